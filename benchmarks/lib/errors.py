@@ -1,0 +1,20 @@
+"""Errors that end a benchmark before it measures the wrong thing.
+
+    BenchError
+    ├── SetupError         something the benchmark needs is missing or damaged
+    └── NotColdError       a file that should be on disk only is still in memory
+
+A script prints the message and ends with exit status 2.
+"""
+
+
+class BenchError(Exception):
+    """Root of the tree."""
+
+
+class SetupError(BenchError):
+    """A package, a download, a device or a system call the benchmark needs is not there."""
+
+
+class NotColdError(BenchError):
+    """The page cache still holds a file whose reading was about to be timed."""

@@ -1,0 +1,83 @@
+"""A tiered, persistent KV cache for prompts: GPU, RAM, NVMe.
+
+Start with ``open_store``; the verbs are ``match``, ``get`` and ``put`` of ``TieredStore``.
+Names load on first use, so that the parts without torch stay importable without it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kvtier.config import parse_size
+    from kvtier.errors import (
+        ConfigError,
+        CorruptBlockError,
+        KVTierError,
+        SpecMismatchError,
+        TierClosedError,
+        TierError,
+        TierFullError,
+        TierUnavailableError,
+        TokenError,
+        UnsupportedModelError,
+    )
+    from kvtier.hashing import BlockHash, Namespace, chain_hashes
+    from kvtier.opening import open_store
+    from kvtier.spec import KVSpec
+    from kvtier.store import Flushed, Hit, Stored, TieredStore
+    from kvtier.tiers.disk import LMDBTier
+    from kvtier.tiers.memory import MemoryTier
+    from kvtier.transfer import Transfer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BlockHash",
+    "ConfigError",
+    "CorruptBlockError",
+    "Flushed",
+    "Hit",
+    "KVSpec",
+    "KVTierError",
+    "LMDBTier",
+    "MemoryTier",
+    "Namespace",
+    "SpecMismatchError",
+    "Stored",
+    "TierClosedError",
+    "TierError",
+    "TierFullError",
+    "TierUnavailableError",
+    "TieredStore",
+    "TokenError",
+    "Transfer",
+    "UnsupportedModelError",
+    "chain_hashes",
+    "open_store",
+    "parse_size",
+]
+
+_MODULES = (
+    "errors",
+    "config",
+    "spec",
+    "hashing",
+    "transfer",
+    "store",
+    "opening",
+    "tiers.memory",
+    "tiers.disk",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in _MODULES:
+            found = vars(import_module(f"kvtier.{module}")).get(name)
+            if found is not None:
+                return found
+    raise AttributeError(f"module 'kvtier' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,40 @@
+"""Sizes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+from kvtier.errors import ConfigError
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes from a number of bytes or a text such as ``"2 GiB"``.
+
+    Raises:
+        ConfigError: Not a size, or negative.
+
+    Example:
+        >>> parse_size("1.5 GiB"), parse_size("40 GB"), parse_size(4096), parse_size("0")
+        (1610612736, 40000000000, 4096, 0)
+    """
+    if isinstance(size, int) and not isinstance(size, bool):
+        if size < 0:
+            raise ConfigError(f"a size cannot be negative, got {size}")
+        return size
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", size) if isinstance(size, str) else None
+    if found is None or found[2].lower() not in _UNITS:
+        raise ConfigError(f"{size!r} is not a size; write bytes or a text like '512 MiB', '2 GiB', '40 GB'")
+    return int(float(found[1]) * _UNITS[found[2].lower()])

@@ -1,0 +1,69 @@
+"""Every error kvtier raises on purpose.
+
+    KVTierError
+    ├── ConfigError            (ValueError)     a setting that cannot work
+    ├── TokenError             (ValueError)     a prompt that cannot be named
+    ├── SpecMismatchError      (ValueError)     a payload of the wrong geometry
+    ├── UnsupportedModelError  (TypeError)      a model whose cache cannot be restored exactly
+    ├── CorruptBlockError                       a stored record is not what its name says; has .key
+    └── TierError                               a tier could not do its job; has .tier
+        ├── TierFullError                       no room left
+        ├── TierClosedError                     used after close(), or in a forked child
+        └── TierUnavailableError (OSError)      disk gone or full, device lost, timed out
+
+A miss is not an error. ``TieredStore.get`` turns every ``TierError`` and
+``CorruptBlockError`` into a miss, counts it and forgets the block; whoever calls a tier
+directly gets the exception.
+"""
+
+from __future__ import annotations
+
+
+class KVTierError(Exception):
+    """Base of everything kvtier raises on purpose."""
+
+
+class ConfigError(KVTierError, ValueError):
+    """A setting that cannot work, found before anything was stored."""
+
+
+class TokenError(KVTierError, ValueError):
+    """A prompt that cannot be named: wrong type, negative or too large ids."""
+
+
+class SpecMismatchError(KVTierError, ValueError):
+    """A payload whose size, dtype or device does not fit the store."""
+
+
+class UnsupportedModelError(KVTierError, TypeError):
+    """A model whose cache kvtier cannot restore exactly."""
+
+
+class CorruptBlockError(KVTierError):
+    """A stored record failed verification: checksum, name or token ids."""
+
+    def __init__(self, key: bytes, reason: str) -> None:
+        super().__init__(f"block {key.hex()[:12]}: {reason}")
+        self.key = key
+        self.reason = reason
+
+
+class TierError(KVTierError):
+    """A tier could not do its job."""
+
+    def __init__(self, tier: str, reason: str) -> None:
+        super().__init__(f"{tier}: {reason}")
+        self.tier = tier
+        self.reason = reason
+
+
+class TierFullError(TierError):
+    """The batch does not fit; nothing of it was stored."""
+
+
+class TierClosedError(TierError):
+    """The tier was used after ``close()``, or in a process forked after it was opened."""
+
+
+class TierUnavailableError(TierError, OSError):
+    """The medium did not answer: disk gone or full, device lost, timed out."""

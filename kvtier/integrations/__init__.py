@@ -1,0 +1,1 @@
+"""Adapters for inference frameworks; each needs its framework, which kvtier does not install."""

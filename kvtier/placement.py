@@ -1,0 +1,410 @@
+"""What goes where and what leaves: every decision of the store, and no I/O.
+
+``Placement`` answers with orders. A caller asks for a plan, carries its moves out in the
+order given, and reports each as committed or aborted:
+
+    plan_write(chain) -> [disk: drop w] [host -> disk: v] [device -> host: u] [new -> device: n]
+
+Room is reserved when the plan is made and each step frees the room that the next one uses, so
+a tier that obeys its orders never holds more than its capacity. Nothing here reads a clock,
+touches a byte or takes a lock: the live store holds its own lock around each call, and a
+simulator calls the same object from a loop.
+
+Three rules make a plan:
+
+* a victim that has a copy in another tier is dropped; otherwise it sinks one tier; only a leaf
+  of the forest may lose its last copy, so a held block always has its parent;
+* a block on its way down or out is a miss from the moment it is planned; one on its way up
+  stays readable where it was until it is readable above, and only then is dropped below;
+* the chain being placed, leased blocks and blocks in flight are never victims.
+
+``commit``, ``abort`` and ``forget`` return follow-up drops: blocks that became unreachable in
+the meantime. They are orders like any others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Self
+
+from kvtier.hashing import BlockHash, Chain, Label
+from kvtier.index import Lease, Match, Node, PrefixIndex
+from kvtier.policy.base import EvictionPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One copy to make. ``src`` is None for a new block, ``dst`` is None for a drop."""
+
+    key: BlockHash
+    src: int | None
+    dst: int | None
+    keep: bool = False
+    """The source keeps its copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class TierRules:
+    """What placement knows of a tier."""
+
+    capacity_blocks: int
+    """Blocks the tier may hold, arrivals and leavers included."""
+
+    policy: EvictionPolicy
+    """Orders this tier's blocks; used by nothing else."""
+
+    durable: bool = False
+    """A promotion leaves the copy here, since writing it again costs more than keeping it."""
+
+
+@dataclass(slots=True)
+class _Books:
+    """What the plans and the reports both write to."""
+
+    rules: list[TierRules]
+    used: list[int]
+    index: PrefixIndex
+
+    def drop(self, node: Node, tier: int) -> Move:
+        """Order a victim out; without another copy it is given up now, since its parent may be next."""
+        node.tiers &= ~(1 << tier)
+        node.moves += 1
+        if not node.tiers:
+            self.index.detach(node)
+        return Move(node.key, tier, None)
+
+
+class Placement:
+    """Decides over an ordered list of tiers, fastest first. Not thread safe."""
+
+    def __init__(self, tiers: Sequence[TierRules]) -> None:
+        self.index = PrefixIndex()
+        self._rules = list(tiers)
+        self._used = [0] * len(self._rules)
+        self._books = _Books(self._rules, self._used, self.index)
+
+    @property
+    def num_tiers(self) -> int:
+        """Tiers it decides over."""
+        return len(self._rules)
+
+    def used_blocks(self, tier: int) -> int:
+        """Places taken in a tier: blocks held, arriving and leaving."""
+        return self._used[tier]
+
+    def match(self, keys: Sequence[BlockHash]) -> Match:
+        """See ``PrefixIndex.match``."""
+        return self.index.match(keys)
+
+    def lease(self, keys: Sequence[BlockHash], owner: str, deadline: float) -> Lease:
+        """See ``PrefixIndex.lease``."""
+        return self.index.lease(keys, owner, deadline)
+
+    def release(self, lease: Lease) -> None:
+        """See ``PrefixIndex.release``."""
+        self.index.release(lease)
+
+    def touch(self, keys: Sequence[BlockHash]) -> None:
+        """Count one use of each block, in every tier that holds it."""
+        for rules in self._rules:
+            rules.policy.touch(keys)
+
+    # Plans
+
+    def plan_write(self, chain: Chain, dst: int = 0, *, hold: Sequence[BlockHash] = ()) -> list[Move]:
+        """Orders to take up the blocks of a chain that are not held, as far as room can be made.
+
+        The chain may start anywhere in its prompt as long as the parent of its first block is
+        held; it ends early at a block whose former self is still on its way out.
+
+        Args:
+            chain: Blocks to place.
+            dst: The tier that takes new blocks.
+            hold: Further names that must not make room, such as the rest of the prompt.
+        """
+        new: list[Move] = []
+        before = [label.parent for label in chain.labels[:1]]  # of a chain that starts mid-prompt
+        with _Sweep(self._books, [*before, *chain.keys, *hold]) as sweep:
+            for key, label in zip(chain.keys, chain.labels, strict=True):
+                node = self.index.nodes.get(key)
+                if node is None:
+                    if not self._parent_alive(label) or not sweep.reserve(dst):
+                        break
+                    self.index.add(key, label).moves = 1
+                    new.append(Move(key, None, dst))
+                elif node.dead:
+                    break
+        return sweep.orders() + new
+
+    def plan_promote(self, keys: Sequence[BlockHash], dst: int = 0) -> list[Move]:
+        """Orders to copy the leading run of ``keys`` up to ``dst``, as far as room can be made.
+
+        The commit of such a copy orders the drop below, unless that tier is durable.
+        """
+        up: list[Move] = []
+        with _Sweep(self._books, keys) as sweep:
+            for key in keys:
+                node = self.index.nodes.get(key)
+                if node is None or not node.tiers:
+                    break
+                if node.fastest <= dst or node.moves:
+                    continue
+                src = node.fastest
+                if not sweep.reserve(dst):
+                    break
+                node.moves = 1
+                up.append(Move(key, src, dst, keep=True))
+        return sweep.orders() + up
+
+    def plan_copy_down(self, keys: Sequence[BlockHash] | None = None) -> list[Move]:
+        """Orders to copy blocks that only faster tiers hold to the last one; they also stay above.
+
+        Args:
+            keys: Names to copy, parents before children; all that qualify if None.
+        """
+        last = self.num_tiers - 1
+        if keys is None:
+            above = [node for node in self.index.alive() if node.tiers & ~(1 << last)]
+            keys = [node.key for node in sorted(above, key=lambda node: node.label.depth)]
+        down: list[Move] = []
+        with _Sweep(self._books, keys) as sweep:
+            for key in keys:
+                node = self.index.nodes.get(key)
+                if node is None or not node.tiers or node.tiers >> last & 1 or node.moves:
+                    continue
+                if not sweep.reserve(last):
+                    break
+                node.moves = 1
+                down.append(Move(key, node.fastest, last, keep=True))
+        return sweep.orders() + down
+
+    # Reports
+
+    def commit(self, moves: Iterable[Move]) -> list[Move]:
+        """Record moves that were carried out; returns follow-up drops."""
+        follow: list[Move] = []
+        arrived: dict[int, list[Node]] = {}
+        for move in moves:
+            node = self.index.nodes[move.key]
+            node.moves -= 1
+            if move.src is not None and not move.keep:
+                self._leave(node, move.src)
+            if move.dst is not None:
+                if node.dead:
+                    node.doomed |= 1 << move.dst
+                else:
+                    node.tiers |= 1 << move.dst
+                    if move.src is not None and move.src < move.dst and not move.keep:
+                        self._rules[move.dst].policy.insert([move.key])  # victims come worst first, not head first
+                    else:
+                        arrived.setdefault(move.dst, []).append(node)
+                    self._drop_below(node, move)
+            follow += self._resolve(node)
+        for tier, nodes in arrived.items():  # less those that a later move of the batch took along
+            self._rules[tier].policy.insert([node.key for node in nodes if node.tiers >> tier & 1])
+        return follow
+
+    def abort(self, moves: Iterable[Move]) -> list[Move]:
+        """Record moves that failed; returns follow-up drops.
+
+        A new block, or one on its way down, is lost: keeping it would leave the tier above over
+        capacity, losing it costs a recompute. The caller has removed it from ``src``. A failed
+        promotion or copy leaves the source as it was; if the source is what failed, call
+        ``forget`` as well. A failed drop counts as done: the tier enforces its own cap.
+        """
+        follow: list[Move] = []
+        for move in moves:
+            node = self.index.nodes[move.key]
+            node.moves -= 1
+            if move.dst is not None:
+                self._used[move.dst] -= 1
+            if move.src is not None and (move.dst is None or move.dst > move.src) and not move.keep:
+                self._leave(node, move.src)
+            follow += self._resolve(node)
+        return follow
+
+    def forget(self, key: BlockHash, tier: int) -> list[Move]:
+        """A tier lost or damaged a block: returns drops for it and for what became unreachable."""
+        node = self.index.nodes.get(key)
+        if node is None or not node.tiers >> tier & 1:
+            return []
+        self._doom(node, tier)
+        return self._resolve(node)
+
+    def restore(self, tier: int, entries: Iterable[tuple[BlockHash, Label]]) -> list[Move]:
+        """Take up what a tier already holds, oldest first; returns drops for what cannot be used.
+
+        Unusable: a block whose parent is not held, and what exceeds the tier's capacity.
+        """
+        listed = list(entries)
+        follow: list[Move] = []
+        taken: set[BlockHash] = set()
+        for key, label in sorted(listed, key=lambda entry: entry[1].depth):
+            self._used[tier] += 1
+            node = self.index.nodes.get(key)
+            if node is None and self._parent_alive(label):
+                node = self.index.add(key, label)
+            elif node is None:
+                node = self.index.nodes[key] = Node(key, label, None)
+                node.dead = True
+            if node.dead:  # an orphan, or one that another tier's restore gave up
+                node.doomed |= 1 << tier
+                follow += self._settle(node)
+            else:
+                node.tiers |= 1 << tier
+                taken.add(key)
+        for key, _ in listed:
+            if key in taken:
+                self._rules[tier].policy.insert([key])
+        return follow + self._shrink(tier)
+
+    def check(self) -> None:
+        """Raise AssertionError if the books do not balance. O(blocks)."""
+        for tier, rules in enumerate(self._rules):
+            bit = 1 << tier
+            held = sum(bool((n.tiers | n.doomed) & bit) for n in self.index.nodes.values())
+            assert held <= self._used[tier], f"tier {tier}: {held} held, {self._used[tier]} accounted"
+            readable = sum(bool(n.tiers & bit) for n in self.index.nodes.values())
+            assert len(rules.policy) == readable, f"tier {tier}: policy holds {len(rules.policy)} of {readable}"
+        for node in self.index.alive():
+            assert node.tiers or node.moves, "a node without a copy or a move"
+            assert node.label.depth == 0 or (node.parent is not None and not node.parent.dead), "an orphan"
+
+    # Internals
+
+    def _parent_alive(self, label: Label) -> bool:
+        parent = self.index.nodes.get(label.parent)
+        return label.depth == 0 or (parent is not None and not parent.dead)
+
+    def _leave(self, node: Node, tier: int) -> None:
+        """A block's bytes are gone from a tier, which stopped serving it when the move was planned."""
+        self._used[tier] -= 1
+        node.doomed &= ~(1 << tier)
+
+    def _drop_below(self, node: Node, move: Move) -> None:
+        """A promoted block leaves the tier it came from, unless it costs a write to bring it back."""
+        src = move.src
+        if src is None or move.dst is None or move.dst > src or self._rules[src].durable:
+            return
+        if node.tiers >> src & 1:
+            self._doom(node, src)
+
+    def _doom(self, node: Node, tier: int) -> None:
+        """Stop serving a block from a tier; its bytes are dropped once nothing is in flight."""
+        node.tiers &= ~(1 << tier)
+        node.doomed |= 1 << tier
+        self._rules[tier].policy.remove([node.key])
+
+    def _kill(self, node: Node) -> list[Move]:
+        """Give up a block that cannot be read any more, with all its descendants."""
+        follow: list[Move] = []
+        for lost in list(node.subtree()):
+            for tier in range(self.num_tiers):
+                if lost.tiers >> tier & 1:
+                    self._doom(lost, tier)
+            lost.dead = True
+            follow += self._settle(lost)
+        self.index.detach(node)
+        return follow
+
+    def _resolve(self, node: Node) -> list[Move]:
+        """After a change: a block that nothing holds and nothing brings takes its descendants along."""
+        if node.tiers or node.moves or node.dead:
+            return self._settle(node)
+        return self._kill(node)
+
+    def _settle(self, node: Node) -> list[Move]:
+        """Once nothing is in flight: order the drop of doomed copies, or let a dead node go."""
+        if node.moves:
+            return []
+        drops = [Move(node.key, tier, None) for tier in range(self.num_tiers) if node.doomed >> tier & 1]
+        node.moves = len(drops)
+        if not drops:
+            self.index.sweep_out(node)
+        return drops
+
+    def _shrink(self, tier: int) -> list[Move]:
+        """Drops for what a tier holds beyond its capacity: blocks held elsewhere, and leaves of the forest."""
+        rules = self._rules[tier]
+        drops: list[Move] = []
+        progress = True
+        while progress and self._used[tier] - len(drops) > rules.capacity_blocks:
+            progress = False  # a parent refused in this pass may be a leaf in the next
+            with closing(rules.policy.evict(lambda key: self._expendable(key, tier))) as victims:
+                for victim in victims:
+                    drops.append(self._books.drop(self.index.nodes[victim], tier))
+                    progress = True
+                    if self._used[tier] - len(drops) <= rules.capacity_blocks:
+                        break
+        return drops
+
+    def _expendable(self, key: BlockHash, tier: int) -> bool:
+        node = self.index.nodes[key]
+        return bool(node.tiers & ~(1 << tier)) or not node.children
+
+
+class _Sweep:
+    """Making room during one plan: one pass over each tier's policy, victims worst first."""
+
+    def __init__(self, books: _Books, protected: Sequence[BlockHash]) -> None:
+        self._books = books
+        self._protected = set(protected)
+        self._moves: list[Move] = []
+        self._spare = [0] * len(books.rules)
+        """Places set aside for victims of the tier above and not used yet."""
+        self._victims: list[Generator[BlockHash] | None] = [None] * len(books.rules)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+        for tier, unused in enumerate(self._spare):
+            self._books.used[tier] -= unused
+
+    def orders(self) -> list[Move]:
+        """The moves that make the room, deepest tier first, drops before copies."""
+        return sorted(self._moves, key=lambda move: (-(move.src or 0), move.dst is not None))
+
+    def reserve(self, tier: int) -> bool:
+        """Take one place in a tier, evicting a block if it is full; False if none may leave."""
+        books = self._books
+        if books.used[tier] < books.rules[tier].capacity_blocks:
+            books.used[tier] += 1
+            return True
+        victims = self._victims[tier]
+        if victims is None:
+            victims = books.rules[tier].policy.evict(lambda key: self._may_leave(key, tier))
+            self._victims[tier] = self._stack.enter_context(closing(victims))
+        victim = next(victims, None)
+        if victim is None:
+            return False
+        self._moves.append(self._send_off(books.index.nodes[victim], tier))
+        books.used[tier] += 1  # the victim's place is freed by its commit, ours starts now
+        return True
+
+    def _may_leave(self, key: BlockHash, tier: int) -> bool:
+        node = self._books.index.nodes[key]
+        if node.leases or node.moves or key in self._protected:
+            return False
+        return bool(node.tiers & ~(1 << tier)) or self._room_below(tier) or not node.children
+
+    def _room_below(self, tier: int) -> bool:
+        """One place in the next tier is set aside for a victim of this one, if there can be one."""
+        below = tier + 1
+        if below == len(self._spare):
+            return False
+        if not self._spare[below] and self.reserve(below):
+            self._spare[below] += 1
+        return self._spare[below] > 0
+
+    def _send_off(self, node: Node, tier: int) -> Move:
+        if node.tiers & ~(1 << tier) or not self._room_below(tier):
+            return self._books.drop(node, tier)
+        self._spare[tier + 1] -= 1
+        node.tiers &= ~(1 << tier)
+        node.moves = 1
+        return Move(node.key, tier, tier + 1)

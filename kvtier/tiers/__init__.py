@@ -1,0 +1,1 @@
+"""One file for each medium, behind the contract in ``base``."""

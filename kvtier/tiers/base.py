@@ -1,0 +1,134 @@
+"""The contract between the store and one storage medium.
+
+A tier moves opaque, fixed-size blocks by name. It does not know about prefixes, recency or
+other tiers: what to keep is decided in ``kvtier.placement``, and a tier that is told to
+delete a block deletes it. It keeps each block's label only to compare it.
+
+All calls take batches, in prefix order, because the caller always has a chain of blocks and
+every medium is faster in batches. Reads and membership tests return the length of the
+*leading run*, because a block after a gap is useless to a prefix cache.
+
+Buffers belong to the caller throughout: a tier copies into and out of memory it is given and
+never returns a view of its own, because a view of a memory map dies with its transaction. A
+buffer may be strided. An adapter passes views into the model's own cache, so that a block
+goes from the tier to its place there in one copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from kvtier.errors import SpecMismatchError
+from kvtier.hashing import BlockHash, Label
+
+
+@runtime_checkable
+class Tier(Protocol):
+    """One place that holds KV blocks.
+
+    Thread safety: ``read`` and ``contains`` may run concurrently with everything; ``write``
+    and ``delete`` are serialised by the tier itself.
+    """
+
+    name: str
+    """Short, unique, stable: it labels metrics, log lines and errors."""
+
+    capacity_bytes: int
+    """Payload bytes the tier promises to hold, not the size of its file or pool."""
+
+    block_bytes: int
+    """Payload bytes of one block."""
+
+    durable: bool
+    """Blocks outlive the process once flushed."""
+
+    any_device: bool
+    """Buffers may be on any device, not only the CPU."""
+
+    @property
+    def used_bytes(self) -> int:
+        """Payload bytes held now."""
+        ...
+
+    def contains(self, keys: Sequence[BlockHash]) -> int:
+        """Length of the leading run of ``keys`` that is held."""
+        ...
+
+    def read(
+        self,
+        keys: Sequence[BlockHash],
+        out: Sequence[torch.Tensor],
+        labels: Sequence[Label] | None = None,
+    ) -> int:
+        """Copy the leading run of held blocks into the caller's buffers.
+
+        Args:
+            keys: Names in prefix order, length n.
+            out: n ``uint8`` tensors of ``block_bytes`` elements in all, any shape and strides;
+                their row-major order is the block's byte order. On the CPU unless the tier says
+                otherwise.
+            labels: What the names were made from, compared with what is stored; None compares
+                nothing beyond the name.
+
+        Returns:
+            r, the number of blocks copied. ``out[r:]`` may have been written to.
+
+        Raises:
+            SpecMismatchError: A buffer has the wrong size or dtype; nothing was copied.
+            CorruptBlockError: Block r is held but damaged; ``out[:r]`` is good.
+            TierClosedError: The tier is closed.
+            TierUnavailableError: The medium did not answer.
+        """
+        ...
+
+    def write(self, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor], labels: Sequence[Label]) -> None:
+        """Store blocks. Names are content, so writing a held name again does nothing.
+
+        Args:
+            keys: Names in prefix order, length n.
+            blocks: n ``uint8`` tensors as for ``read``.
+            labels: What the names were made from.
+
+        Raises:
+            SpecMismatchError: A block has the wrong size or dtype; checked for the whole batch
+                before the first byte is written.
+            TierFullError: The batch does not fit; no block of it is visible.
+            TierClosedError: The tier is closed.
+            TierUnavailableError: The medium did not answer; each block is whole or absent.
+        """
+        ...
+
+    def delete(self, keys: Sequence[BlockHash]) -> int:
+        """Remove blocks; absent names are passed over. Returns how many were held."""
+        ...
+
+    def scan(self) -> Iterator[tuple[BlockHash, Label]]:
+        """Every block held, oldest batch first, within a batch the tail first."""
+        ...
+
+    def flush(self) -> None:
+        """Return when everything written is as durable as the tier can make it."""
+        ...
+
+    def close(self) -> None:
+        """Release the medium. A second close does nothing; other calls then raise TierClosedError."""
+        ...
+
+
+def check_blocks(tier: str, block_bytes: int, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor]) -> None:
+    """Refuse a batch whose buffers do not fit the tier.
+
+    Raises:
+        SpecMismatchError: The first buffer that does not fit, with got and expected.
+    """
+    if len(keys) != len(blocks):
+        raise SpecMismatchError(f"{tier}: {len(keys)} names but {len(blocks)} buffers")
+    for key, block in zip(keys, blocks, strict=True):
+        if block.dtype != torch.uint8 or block.numel() != block_bytes:
+            raise SpecMismatchError(
+                f"{tier}: block {key.hex()[:12]} is {block.dtype} {tuple(block.shape)}, expected torch.uint8 of "
+                f"{block_bytes} elements; was it packed by another KVSpec?"
+            )

@@ -1,0 +1,98 @@
+"""Copying blocks between buffers, on the CPU in parallel stripes, across devices in one stream.
+
+One thread of a CPU does not saturate its memory bus, and torch's own copy uses its OpenMP
+team, which every calling thread would get a separate one of. NumPy copies in the calling
+thread without the interpreter lock, so a few threads with a stripe of the batch each reach the
+bus limit and leave torch's threads to the model.
+
+Across devices every copy is queued on the caller's current stream and waited for once, so a
+batch returns when its bytes are there.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+#: Below this many bytes a batch is copied by the calling thread alone.
+_PARALLEL_FROM_BYTES = 2 << 20
+
+
+class Striper:
+    """Runs a function over the indices of a batch, in stripes on a few threads."""
+
+    def __init__(self, name: str, threads: int | None = None) -> None:
+        self.threads = threads or min(4, os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=f"kvtier-{name}")
+
+    def run(self, count: int, batch_bytes: int, work: Callable[[range], None]) -> None:
+        """Call ``work`` with disjoint ranges that cover ``range(count)``; returns when all are done.
+
+        Raises:
+            BaseException: The first stripe's exception, after every stripe has ended.
+        """
+        lanes = min(self.threads, count)
+        if lanes <= 1 or batch_bytes < _PARALLEL_FROM_BYTES:
+            work(range(count))
+            return
+        stripes = [self._pool.submit(work, range(lane, count, lanes)) for lane in range(lanes)]
+        errors = [error for stripe in stripes if (error := stripe.exception()) is not None]
+        if errors:
+            raise errors[0]
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=True)
+
+
+def shaped(flat: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A contiguous block in the shape of its counterpart, which may be strided."""
+    return flat if flat.shape == like.shape else flat.view(like.shape)
+
+
+def copy_blocks(striper: Striper, dst: Sequence[torch.Tensor], src: Sequence[torch.Tensor]) -> None:
+    """Copy each block of ``src`` to its counterpart in ``dst``; returns when the bytes are there.
+
+    Args:
+        striper: Threads for copies within host memory.
+        dst: ``uint8`` buffers on any device.
+        src: As many buffers, of the same shapes, on any device.
+    """
+    if not dst:
+        return
+    devices = {tensor.device for tensor in (*dst, *src) if tensor.device.type != "cpu"}
+    if devices:
+        for target, source in zip(dst, src, strict=True):
+            _words(target).copy_(_words(source), non_blocking=True)
+        for device in devices:
+            torch.accelerator.current_stream(device).synchronize()
+        return
+
+    def stripe(indices: range) -> None:
+        for i in indices:
+            np.copyto(dst[i].numpy(), src[i].numpy())
+
+    striper.run(len(dst), len(dst) * dst[0].numel(), stripe)
+
+
+def _words(block: torch.Tensor) -> torch.Tensor:
+    """The same bytes as 8-byte words where strides allow it: a device copies words, not bytes."""
+    aligned = block.storage_offset() % 8 == 0 and block.data_ptr() % 8 == 0
+    rows_aligned = all(stride % 8 == 0 for stride in block.stride()[:-1])
+    inner = block.shape[-1] if block.dim() else 1
+    if block.dim() and block.stride(-1) == 1 and inner % 8 == 0 and aligned and rows_aligned:
+        return block.view(torch.int64)
+    return block
+
+
+def touch(pool: torch.Tensor) -> None:
+    """Write to every page once, so that no later copy pays for the kernel to find memory."""
+    flat = pool.view(-1)
+    piece = 64 << 20
+    for start in range(0, math.prod(pool.shape), piece):
+        flat[start : start + piece].zero_()

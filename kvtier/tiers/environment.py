@@ -1,0 +1,249 @@
+"""The LMDB environment behind the disk tier: opening it safely, and what it says about itself.
+
+A directory belongs to one process at a time. A lock file, locked with flock, names the holder;
+the kernel releases it when the holder dies, however it dies. Nothing is changed in a directory
+that is not kvtier's, that a newer release wrote, or that is in use: those are refused by name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import lmdb
+
+from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierFullError, TierUnavailableError
+from kvtier.format import FORMAT_VERSION, PAGE_BYTES
+
+_DATA, _LOCK = "data.mdb", "kvtier.lock"
+_OURS = {_DATA, "lock.mdb", _LOCK}
+_BOOKS = struct.Struct("<QQ")
+
+
+class Books(NamedTuple):
+    """The accounting that is written in the same transaction as the blocks."""
+
+    blocks: int
+    """Blocks held."""
+
+    commit: int
+    """Number of the last commit."""
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Raise kvtier's errors in place of LMDB's; the only place that knows both."""
+    try:
+        yield
+    except lmdb.MapFullError as exc:
+        raise TierFullError(name, "the LMDB map is full: no run of free pages is long enough") from exc
+    except (lmdb.Error, OSError) as exc:
+        raise TierUnavailableError(name, f"the disk did not do it: {exc}") from exc
+
+
+class Environment:
+    """One open environment with its three databases.
+
+    Args:
+        name: The tier's name, for errors.
+        path: The directory.
+        capacity_bytes: Payload bytes it must be able to hold.
+        block_bytes: Payload bytes of one block.
+        record_bytes: Bytes of one block's record.
+        commit_bytes: Bytes of one commit; freed pages are reused only a few commits later.
+
+    Raises:
+        ConfigError: Too small for one block, not a directory, not writable, not kvtier's, written
+            by a newer release, or in use.
+        SpecMismatchError: It holds blocks of another size.
+        TierUnavailableError: LMDB cannot open it, or its file is cut short.
+    """
+
+    def __init__(
+        self, name: str, path: Path, *, capacity_bytes: int, block_bytes: int, record_bytes: int, commit_bytes: int
+    ) -> None:
+        if capacity_bytes < block_bytes:
+            raise ConfigError(f"{name}: {capacity_bytes} bytes hold no block of {block_bytes} bytes; give it more or 0")
+        self.name = name
+        self._path = path.expanduser()
+        self._pid = os.getpid()
+        self._closed = False
+        self._writer = threading.Lock()
+        _claim_directory(name, self._path)
+        self._holder = _lock_directory(name, self._path)
+        try:
+            self._env = self._open(_map_bytes(capacity_bytes // block_bytes, record_bytes, commit_bytes))
+            try:
+                self._open_databases(block_bytes, record_bytes)
+            except BaseException:
+                self._env.close()
+                raise
+        except BaseException:
+            self._holder.close()
+            raise
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes the file system has allocated for the data file."""
+        return (self._path / _DATA).stat().st_blocks * 512
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes left on the file system for this user."""
+        stat = os.statvfs(self._path)
+        return stat.f_bavail * stat.f_frsize
+
+    def check_open(self) -> None:
+        """Refuse use after close, and in a forked child, whose copy of the map LMDB cannot protect."""
+        if self._closed:
+            raise TierClosedError(self.name, "used after close()")
+        if os.getpid() != self._pid:
+            raise TierClosedError(self.name, "used in a forked process; open a store of its own there")
+
+    @contextmanager
+    def reading(self) -> Iterator[Any]:
+        """A read transaction: a consistent view whose pages are not reused before it ends."""
+        self.check_open()
+        with translated(self.name), self._env.begin(buffers=True) as txn:
+            yield txn
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """One writer at a time, over several transactions."""
+        with self._writer:
+            self.check_open()
+            yield
+
+    @contextmanager
+    def change(self, after: Books) -> Iterator[Any]:
+        """A write transaction that ends with new books; the caller holds ``writing``."""
+        with self._env.begin(write=True) as txn:
+            yield txn
+            txn.put(b"books", _BOOKS.pack(*after), db=self.meta)
+        self.books = after
+
+    def sync(self) -> None:
+        """Everything committed reaches the medium."""
+        self.check_open()
+        with translated(self.name):
+            self._env.sync(True)
+
+    def close(self) -> None:
+        """Close the environment and give the directory free; a second close does nothing."""
+        with self._writer:
+            if self._closed or os.getpid() != self._pid:
+                return
+            self._closed = True
+            self._env.close()
+            self._holder.close()
+
+    def _open(self, map_bytes: int) -> Any:
+        data = self._path / _DATA
+        try:
+            env = lmdb.open(
+                str(self._path), map_size=map_bytes, max_dbs=3, mode=0o600, readahead=True, max_spare_txns=16
+            )
+        except (lmdb.InvalidError, lmdb.VersionMismatchError) as exc:
+            raise ConfigError(
+                f"{self.name}: {data} is not an LMDB file kvtier can read: {exc}; choose another directory"
+            ) from exc
+        except (lmdb.Error, OSError) as exc:
+            raise TierUnavailableError(self.name, f"cannot open {data}: {exc}") from exc
+        needed, size = (env.info()["last_pgno"] + 1) * PAGE_BYTES, data.stat().st_size
+        if needed > size:  # reading the missing pages through the map would kill the process
+            env.close()
+            raise TierUnavailableError(
+                self.name, f"{data} is cut short: {size} bytes, its pages need {needed}; move it away to start afresh"
+            )
+        return env
+
+    def _open_databases(self, block_bytes: int, record_bytes: int) -> None:
+        fresh = self._env.stat()["entries"] == 0
+        if fresh:
+            self._create(block_bytes, record_bytes)
+        try:
+            self.meta = self._env.open_db(b"meta", create=False)
+            with self._env.begin() as txn:
+                stored = txn.get(b"format", db=self.meta)
+        except lmdb.Error:
+            stored = None
+        if stored is None:
+            raise ConfigError(
+                f"{self.name}: {self._path} holds an LMDB environment that is not kvtier's; choose another directory"
+            )
+        self._check_format(json.loads(stored), block_bytes, record_bytes)
+        self.index = self._env.open_db(b"index", create=False)
+        self.blocks = self._env.open_db(b"blocks", create=False)
+        with self._env.begin() as txn:
+            self.books = Books(*_BOOKS.unpack(txn.get(b"books", db=self.meta)))
+
+    def _create(self, block_bytes: int, record_bytes: int) -> None:
+        """A new environment becomes kvtier's in one transaction, so a kill leaves it empty or whole."""
+        about = {"format": FORMAT_VERSION, "block_bytes": block_bytes, "record_bytes": record_bytes}
+        with translated(self.name), self._env.begin(write=True) as txn:
+            meta = self._env.open_db(b"meta", txn=txn)
+            self._env.open_db(b"index", txn=txn)
+            self._env.open_db(b"blocks", txn=txn)
+            txn.put(b"format", json.dumps(about).encode(), db=meta)
+            txn.put(b"books", _BOOKS.pack(0, 0), db=meta)
+
+    def _check_format(self, about: dict[str, int], block_bytes: int, record_bytes: int) -> None:
+        if about["format"] != FORMAT_VERSION:
+            raise ConfigError(
+                f"{self.name}: {self._path} has format {about['format']}, this kvtier reads {FORMAT_VERSION}; "
+                "use the release that wrote it, or another directory"
+            )
+        if (about["block_bytes"], about["record_bytes"]) != (block_bytes, record_bytes):
+            raise SpecMismatchError(
+                f"{self.name}: {self._path} holds blocks of {about['block_bytes']} bytes, expected {block_bytes}; "
+                "another model, dtype or block_tokens wrote it: use one directory for each"
+            )
+
+
+def _map_bytes(num_blocks: int, record_bytes: int, commit_bytes: int) -> int:
+    """Size of the map: address space, not disk.
+
+    Records occupy whole pages; pages freed in one commit can be reused only after the commits
+    that may still be read; and free runs of one size fragment a little when commits mix.
+    """
+    pages = -(-(record_bytes + 16) // PAGE_BYTES)
+    return int(1.25 * num_blocks * pages * PAGE_BYTES) + 4 * commit_bytes + (16 << 20)
+
+
+def _claim_directory(name: str, path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{name}: {path} is a file; the disk tier needs a directory")
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = {entry.name for entry in path.iterdir()}
+    except OSError as exc:
+        raise ConfigError(
+            f"{name}: {path} cannot be used: {exc.strerror}; choose a directory this user can write to"
+        ) from exc
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigError(f"{name}: {path} is not writable; choose a directory this user can write to")
+    if found - _OURS and _DATA not in found:
+        stranger = min(found - _OURS)
+        raise ConfigError(f"{name}: {path} is not kvtier's: it holds {stranger!r}; choose an empty directory")
+
+
+def _lock_directory(name: str, path: Path) -> IO[str]:
+    """Hold the directory for this process, or say who does."""
+    holder = os.fdopen(os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600), "r+")
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        owner = holder.read().strip() or "unknown"
+        holder.close()
+        raise ConfigError(f"{name}: {path} is in use by process {owner}; close that store first") from exc
+    holder.truncate(0)
+    holder.write(str(os.getpid()))
+    holder.flush()
+    return holder

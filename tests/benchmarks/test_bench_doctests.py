@@ -1,0 +1,15 @@
+"""The examples in the docstrings are run, because a wrong one is worse than none."""
+
+import doctest
+from types import ModuleType
+
+import pytest
+from lib import shapes, stats
+
+
+@pytest.mark.parametrize("module", [shapes, stats])
+def test_the_examples_of_a_module_hold(module: ModuleType) -> None:
+    result = doctest.testmod(module)
+
+    assert result.attempted > 0
+    assert result.failed == 0

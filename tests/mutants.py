@@ -1,0 +1,406 @@
+"""Deliberate mistakes, each of which some test must notice.
+
+A property test that kills no mutant is decoration. Each mutant is one line of kvtier, the same
+line gone wrong, and what would go wrong with it; the tests named beside its file must fail:
+
+    unmutated copy -> its tests pass        else nothing below would mean anything
+    mutated copy   -> its tests fail        killed
+                   -> its tests hang        killed
+                   -> its tests pass        survived: write the missing test
+
+A mutant that can make no difference is replaced, not excused.
+
+    tests/mutants.py [--only TEXT] [--jobs N] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT_S = 180
+
+#: Hypothesis in a mutated copy: the same examples each time, and no search for a smaller failure.
+CONFTEST = """
+from hypothesis import Phase, settings
+
+settings.register_profile("mutants", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
+settings.load_profile("mutants")
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One mistake. ``right`` occurs exactly once in the file; ``wrong`` takes its place."""
+
+    right: str
+    wrong: str
+    why: str
+    """What goes wrong with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The mistakes of one file, and who must notice them."""
+
+    file: str
+    tests: tuple[str, ...]
+    mutants: tuple[Mutant, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How one mutant fared."""
+
+    file: str
+    line: int
+    why: str
+    killed_by: str | None
+    """The first test to fail, ``"timeout"``, or None for a survivor."""
+
+    seconds: float
+
+
+GROUPS: tuple[Group, ...] = (
+    Group(
+        file="kvtier/errors.py",
+        tests=("tests/test_errors.py",),
+        mutants=(
+            Mutant("key.hex()[:12]", "key.hex()[:8]", "a block is named otherwise than elsewhere"),
+            Mutant(
+                "class TierUnavailableError(TierError, OSError)", "class TierUnavailableError(TierError)", "the tree"
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/spec.py",
+        tests=("tests/test_spec.py",),
+        mutants=(
+            Mutant("return 2 * self.layers", "return self.layers", "keys without values"),
+            Mutant("isinstance(value, bool) or ", "", "True passes for one layer"),
+            Mutant("value < 1", "value < 0", "a block of nothing"),
+            Mutant('"float8_e5m2": 1', '"float8_e5m2": 2', "a block twice its size"),
+        ),
+    ),
+    Group(
+        file="kvtier/hashing.py",
+        tests=("tests/test_hashing.py",),
+        mutants=(
+            Mutant("blake2b(label.parent + label.tokens", "blake2b(label.tokens", "a name forgets its prefix"),
+            Mutant("parent = namespace.root", "parent = BlockHash(bytes(32))", "all models share blocks"),
+            Mutant("person=_BLOCK_PERSON", "person=_ROOT_PERSON", "a block can pass for a root; old stores unreadable"),
+            Mutant('len(value).to_bytes(8, "little") + value', "value", "one field runs into the next"),
+            Mutant('("salt", self.salt),', "", "tenants share blocks"),
+            Mutant('("adapter", self.adapter.encode()),', "", "adapters share blocks"),
+            Mutant('("dtype", spec.dtype.encode()),', "", "dtypes share blocks"),
+            Mutant("len(array) // block_tokens", "-(-len(array) // block_tokens)", "a partial tail gets a name"),
+            Mutant('array.astype("<u4"', 'array.astype(">u4"', "names depend on the byte order"),
+            Mutant('not in "iu"', 'not in "iuf"', "probabilities pass for ids"),
+            Mutant("(array < 0) | ", "", "an ignore marker wraps around to an id"),
+            Mutant("array > MAX_TOKEN_ID)", "array > 2 * MAX_TOKEN_ID)", "a large id wraps around to a small one"),
+            Mutant("if array.ndim != 1:", "if array.ndim == 0:", "a batch passes for a prompt"),
+            Mutant('if self.revision == "main":', "if False:", "a name that moves"),
+            Mutant("if not self.weights:", "if self.weights is None:", "two models of one shape share blocks"),
+            Mutant("Label(parent, depth, ", "Label(parent, 0, ", "a restart takes orphans for first blocks"),
+            Mutant("parent = name_block(label)", "name_block(label)", "every block hangs off the root"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/lru.py",
+        tests=("tests/policy/test_lru.py",),
+        mutants=(
+            Mutant(
+                "for key in reversed(keys):\n            self._order",
+                "for key in keys:\n            self._order",
+                "heads leave before tails",
+            ),
+            Mutant(
+                "for key in reversed(keys):\n            if key",
+                "for key in keys:\n            if key",
+                "a touched head is older than its tail",
+            ),
+            Mutant("if key in self._order:", "if True:", "touching an absent name raises"),
+            Mutant("self._order.move_to_end(key)\n", "pass\n", "FIFO: a touch counts for nothing"),
+            Mutant("self._order.pop(key, None)", "self._order.pop(key)", "removing an absent name raises"),
+            Mutant("self._order.popitem(last=False)", "self._order.popitem()", "most recently used leaves first"),
+            Mutant("for key in reversed(refused):", "for key in refused:", "refused blocks change places"),
+            Mutant("self._order.move_to_end(key, last=False)", "pass", "a refused block becomes the newest"),
+            Mutant("refused.append(key)", "pass", "a refused block is lost"),
+            Mutant("finally:", "except GeneratorExit:", "a full sweep loses what was refused"),
+            Mutant("if evictable(key):", "if evictable(key) or True:", "nobody is asked"),
+        ),
+    ),
+    Group(
+        file="kvtier/index.py",
+        tests=("tests/test_index.py", "tests/test_placement.py", "tests/test_placement_machine.py"),
+        mutants=(
+            Mutant("(self.tiers & -self.tiers).bit_length() - 1", "self.tiers.bit_length() - 1", "reads the slowest"),
+            Mutant("stack.extend(node.children)", "pass", "descendants outlive their parent"),
+            Mutant("if node is None or node.dead:", "if node is None:", "a dead block counts as in flight"),
+            Mutant("if not node.tiers:", "if node.tiers is None:", "an arriving block is served"),
+            Mutant("keys[: len(tiers)]", "keys", "a match that is longer than what is held"),
+            Mutant("parent.children.add(node)", "pass", "every block is a leaf"),
+            Mutant("assert not parent.dead", "pass", "a block under a dead parent"),
+            Mutant("node.parent.children.discard(node)", "pass", "a parent never becomes a leaf again"),
+            Mutant("node.dead = True", "pass", "what was given up is still there"),
+            Mutant("if node.dead and node.moves == 0 and", "if node.dead and", "a late move hits a new block"),
+            Mutant("self.nodes.get(node.key) is node", "node.key in self.nodes", "a former self unlists the new one"),
+            Mutant("node.leases += 1", "node.leases = 1", "the first of two releases frees the block"),
+            Mutant("node.leases -= 1", "node.leases = 0", "one release frees everybody's block"),
+            Mutant("if lease.released:", "if False:", "a second release counts"),
+            Mutant("self.leases.discard(lease)", "pass", "a released lease is reported as leaked"),
+            Mutant("lease.deadline <= now", "lease.deadline < now", "a lease outlives its deadline"),
+            Mutant("self.nodes.values() if not node.dead", "self.nodes.values()", "the dead among the living"),
+        ),
+    ),
+    Group(
+        file="kvtier/placement.py",
+        tests=("tests/test_placement.py", "tests/test_placement_machine.py"),
+        mutants=(
+            # Plans
+            Mutant("[*before, *chain.keys]", "chain.keys", "a chain evicts the parent it hangs on"),
+            Mutant("if not self._parent_alive(label) or not sweep", "if not sweep", "a block without its parent"),
+            Mutant(
+                "elif node.dead:\n                    break", "elif False:\n                    break", "past the dead"
+            ),
+            Mutant("self.index.add(key, label).moves = 1", "self.index.add(key, label)", "an arrival nobody expects"),
+            Mutant("sweep.orders() + new", "new + sweep.orders()", "a place is used before it is free"),
+            Mutant("sweep.orders() + up", "up + sweep.orders()", "a place is used before it is free"),
+            Mutant("sweep.orders() + down", "down + sweep.orders()", "a place is used before it is free"),
+            Mutant("node.fastest <= dst or node.moves", "node.fastest <= dst", "two moves of one block at once"),
+            Mutant("node.fastest <= dst or", "node.fastest < dst or", "a block is promoted to where it is"),
+            Mutant(
+                "up: list[Move] = []\n        with _Sweep(self._books, keys)",
+                "up: list[Move] = []\n        with _Sweep(self._books, [])",
+                "a promoted prompt evicts itself",
+            ),
+            Mutant(
+                "down: list[Move] = []\n        with _Sweep(self._books, keys)",
+                "down: list[Move] = []\n        with _Sweep(self._books, [])",
+                "a copied child pushes out its parent",
+            ),
+            Mutant(
+                "key=lambda node: node.label.depth", "key=lambda node: -node.label.depth", "children before parents"
+            ),
+            Mutant("node.tiers >> last & 1 or node.moves", "node.tiers >> last & 1", "two moves of one block at once"),
+            Mutant("for rules in self._rules:", "for rules in self._rules[:1]:", "a hit counts in one tier only"),
+            # Reports
+            Mutant(
+                "if move.src is not None and not move.keep:\n                self._leave",
+                "if move.src is not None:\n                self._leave",
+                "a copy that stays is not counted",
+            ),
+            Mutant(
+                "if node.dead:\n                    node.doomed",
+                "if False:\n                    pass",
+                "the dead arrive",
+            ),
+            Mutant("move.src < move.dst and not move.keep:", "False:", "sunk heads leave before sunk tails"),
+            Mutant("for node in nodes if node.tiers >> tier & 1", "for node in nodes", "a policy orders the dead"),
+            Mutant("self._drop_below(node, move)", "pass", "a promoted block stays below for ever"),
+            Mutant("or self._rules[src].durable:", ":", "a disk block is deleted when it is used"),
+            Mutant("self._used[move.dst] -= 1", "pass", "a failed arrival keeps its place"),
+            Mutant(
+                "move.dst > move.src) and not move.keep:", "move.dst > move.src):", "a failed copy loses its source"
+            ),
+            Mutant(
+                "if node is None or not node.tiers >> tier & 1:", "if node is None:", "what is not there is dropped"
+            ),
+            Mutant(
+                "self._doom(node, tier)\n        return self._resolve(node)",
+                "self._doom(node, tier)\n        return self._settle(node)",
+                "descendants outlive a damaged block",
+            ),
+            # Restart
+            Mutant("key=lambda entry: entry[1].depth", "key=lambda entry: 0", "a child listed first is an orphan"),
+            Mutant("if node is None and self._parent_alive(label):", "if node is None:", "orphans are taken up"),
+            Mutant("if node.dead:  # an orphan", "if False:  # an orphan", "what was given up is served"),
+            Mutant("for key, _ in listed:", "for key, _ in reversed(listed):", "the newest leaves first"),
+            Mutant("return follow + self._shrink(tier)", "return follow", "over capacity after a restart"),
+            Mutant(
+                "follow += self._settle(node)\n            else:", "pass\n            else:", "orphans stay for ever"
+            ),
+            Mutant("while progress and", "if progress and", "a parent is kept though its child left"),
+            Mutant(
+                "bool(node.tiers & ~(1 << tier)) or not node.children",
+                "True",
+                "a restart drops parents before children",
+            ),
+            Mutant(
+                "bool(node.tiers & ~(1 << tier)) or not node.children",
+                "not node.children",
+                "a restart keeps a parent that lies elsewhere too",
+            ),
+            # Books
+            Mutant(
+                "            self.index.detach(node)\n        return Move",
+                "            pass\n        return Move",
+                "a lost block is alive",
+            ),
+            Mutant("label.depth == 0 or (parent", "(parent", "no prompt can begin"),
+            Mutant("self._used[tier] -= 1\n        node.doomed", "node.doomed", "a place is never given back"),
+            Mutant("node.doomed &= ~(1 << tier)", "pass", "a dropped block is dropped for ever"),
+            Mutant("self._rules[tier].policy.remove([node.key])", "pass", "a policy orders what is gone"),
+            Mutant("            lost.dead = True", "            pass", "descendants can be built upon"),
+            Mutant(
+                "if node.tiers or node.moves or node.dead:", "if node.moves or node.dead:", "a copy left is not enough"
+            ),
+            Mutant(
+                "if node.tiers or node.moves or node.dead:", "if node.tiers or node.dead:", "an arriving block is lost"
+            ),
+            Mutant("        if node.moves:\n            return []\n", "", "a doomed block is dropped under a move"),
+            Mutant("node.moves = len(drops)", "node.moves = 0", "a name is free before its drop is over"),
+            # Room
+            Mutant("key=lambda move: (-(move.src or 0)", "key=lambda move: ((move.src or 0)", "upper tiers move first"),
+            Mutant("move.dst is not None))", "move.dst is None))", "copies before drops"),
+            Mutant(
+                ".capacity_blocks:\n            books", ".capacity_blocks + 1:\n            books", "one over capacity"
+            ),
+            Mutant("books.used[tier] += 1  # the victim", "pass  # the victim", "two plans use one place"),
+            Mutant("self._books.used[tier] -= unused", "pass", "a place set aside is never given back"),
+            Mutant("if node.leases or node.moves", "if node.moves", "a leased block is evicted"),
+            Mutant("if node.leases or node.moves or key", "if node.leases or key", "a block in flight is evicted"),
+            Mutant("or key in self._protected:", ":", "a prompt evicts its own head"),
+            Mutant(
+                "return bool(node.tiers & ~(1 << tier)) or self._room_below", "return self._room_below", "room for none"
+            ),
+            Mutant("self._room_below(tier) or not node.children", "True", "a parent is lost before its child"),
+            Mutant("self._room_below(tier) or not node.children", "self._room_below(tier)", "a full store stays full"),
+            Mutant(
+                "if below == len(self._spare):\n            return False",
+                "if False:\n            pass",
+                "below the last",
+            ),
+            Mutant("if not self._spare[below] and self", "if self", "two blocks leave for one place"),
+            Mutant("if node.tiers & ~(1 << tier) or not self", "if not self", "a block is moved to where it is"),
+            Mutant("self._spare[tier + 1] -= 1", "pass", "one place below for two victims"),
+            Mutant(
+                "node.tiers &= ~(1 << tier)\n        node.moves = 1",
+                "node.moves = 1",
+                "a block on its way down is served",
+            ),
+            Mutant("tier, tier + 1)", "tier, tier + 1, keep=True)", "a victim keeps the place it should free"),
+        ),
+    ),
+)
+
+
+def inside_copy(tests: Iterable[str], place: Path) -> tuple[int, str]:
+    """Run tests in a copy of the repository; pytest's exit status (None for a timeout is 1) and output."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "-rfE", *tests]
+    environment = os.environ | {"PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        run = subprocess.run(
+            command, cwd=place, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return 1, "FAILED timeout"
+    return run.returncode, run.stdout + run.stderr
+
+
+@contextmanager
+def copied() -> Iterator[Path]:
+    """A copy of what the tests need, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="kvtier-mutant-") as name:
+        place = Path(name)
+        for part in ("kvtier", "tests"):
+            shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", place)
+        (place / "conftest.py").write_text(CONFTEST)
+        yield place
+
+
+def line_of(group: Group, mutant: Mutant) -> int:
+    """Where a mutant's line stands.
+
+    Raises:
+        SystemExit: The fragment is gone or no longer unique: the code changed, and so must the mutant.
+    """
+    text = (ROOT / group.file).read_text()
+    if (count := text.count(mutant.right)) != 1:
+        sys.exit(f"mutants: {group.file}: {mutant.right!r} occurs {count} times, expected exactly one")
+    return text[: text.index(mutant.right)].count("\n") + 1
+
+
+def first_failure(output: str) -> str:
+    """The name of the first test that failed, from pytest's summary."""
+    lines = [line.split(" - ")[0] for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    return lines[0].split(" ", 1)[1].rsplit("::", 1)[-1] if lines else "pytest did not start"
+
+
+def judge(job: tuple[Group, Mutant]) -> Verdict:
+    """Apply one mutant to a fresh copy and run its tests."""
+    group, mutant = job
+    line = line_of(group, mutant)
+    begin = time.monotonic()
+    with copied() as place:
+        file = place / group.file
+        file.write_text(file.read_text().replace(mutant.right, mutant.wrong))
+        status, output = inside_copy(group.tests, place)
+    if status in {4, 5}:
+        sys.exit(f"mutants: {group.file}: pytest could not run {' '.join(group.tests)}:\n{output}")
+    return Verdict(
+        file=group.file,
+        line=line,
+        why=mutant.why,
+        killed_by=first_failure(output) if status else None,
+        seconds=round(time.monotonic() - begin, 2),
+    )
+
+
+def check_unmutated(groups: Iterable[Group]) -> None:
+    """Stop if the tests fail without any help."""
+    tests = sorted({test for group in groups for test in group.tests})
+    with copied() as place:
+        status, output = inside_copy(tests, place)
+    if status:
+        sys.exit(f"mutants: the tests fail on unmutated code, so killing proves nothing:\n{output}")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="mutants", description="Break kvtier on purpose and see the tests notice.")
+    parser.add_argument("--only", default="", metavar="TEXT", help="files whose path contains TEXT")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="mutants at a time (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the verdicts here")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Judge every mutant; 1 if any survived."""
+    args = parse(argv)
+    groups = [group for group in GROUPS if args.only in group.file]
+    jobs = [(group, mutant) for group in groups for mutant in group.mutants]
+    for group, mutant in jobs:
+        line_of(group, mutant)
+    check_unmutated(groups)
+    say = partial(print, flush=True)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        verdicts = []
+        for verdict in pool.map(judge, jobs):
+            verdicts.append(verdict)
+            where = f"{verdict.file}:{verdict.line}"
+            say(f"{'killed  ' if verdict.killed_by else 'SURVIVED'}  {where:26} {verdict.why}")
+            say(f"{'':10}{verdict.seconds:5.1f} s  {verdict.killed_by or '-'}")
+    killed = sum(verdict.killed_by is not None for verdict in verdicts)
+    if args.json:
+        args.json.write_text(json.dumps([asdict(verdict) for verdict in verdicts], indent=2) + "\n")
+    say(f"{len(verdicts)} mutants, {killed} killed")
+    return 0 if killed == len(verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
