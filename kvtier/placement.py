@@ -258,7 +258,7 @@ class Placement:
         for key, _ in listed:
             if key in taken:
                 self._rules[tier].policy.insert([key])
-        return follow + self._shrink(tier)
+        return follow + self._shrink(tier, len(listed) - len(taken))
 
     def check(self) -> None:
         """Raise AssertionError if the books do not balance. O(blocks)."""
@@ -325,18 +325,22 @@ class Placement:
             self.index.sweep_out(node)
         return drops
 
-    def _shrink(self, tier: int) -> list[Move]:
-        """Drops for what a tier holds beyond its capacity: blocks held elsewhere, and leaves of the forest."""
+    def _shrink(self, tier: int, leaving: int) -> list[Move]:
+        """Drops for what a tier holds beyond its capacity: blocks held elsewhere, and leaves of the forest.
+
+        ``leaving`` blocks are on their way out already.
+        """
         rules = self._rules[tier]
+        room = rules.capacity_blocks + leaving
         drops: list[Move] = []
         progress = True
-        while progress and self._used[tier] - len(drops) > rules.capacity_blocks:
+        while progress and self._used[tier] - len(drops) > room:
             progress = False  # a parent refused in this pass may be a leaf in the next
             with closing(rules.policy.evict(lambda key: self._expendable(key, tier))) as victims:
                 for victim in victims:
                     drops.append(self._books.drop(self.index.nodes[victim], tier))
                     progress = True
-                    if self._used[tier] - len(drops) <= rules.capacity_blocks:
+                    if self._used[tier] - len(drops) <= room:
                         break
         return drops
 

@@ -171,10 +171,13 @@ GROUPS: tuple[Group, ...] = (
         tests=("tests/test_placement.py", "tests/test_placement_machine.py"),
         mutants=(
             # Plans
-            Mutant("[*before, *chain.keys]", "chain.keys", "a chain evicts the parent it hangs on"),
+            Mutant("[*before, *chain.keys, *hold]", "[*chain.keys, *hold]", "a chain evicts the parent it hangs on"),
+            Mutant("*chain.keys, *hold]", "*chain.keys]", "the rest of the prompt makes room for its middle"),
             Mutant("if not self._parent_alive(label) or not sweep", "if not sweep", "a block without its parent"),
             Mutant(
-                "elif node.dead:\n                    break", "elif False:\n                    break", "past the dead"
+                "if node is None:\n                    if not self._parent",
+                "if node is None or node.dead:\n                    if not self._parent",
+                "a late move hits the new block",
             ),
             Mutant("self.index.add(key, label).moves = 1", "self.index.add(key, label)", "an arrival nobody expects"),
             Mutant("sweep.orders() + new", "new + sweep.orders()", "a place is used before it is free"),
@@ -229,10 +232,15 @@ GROUPS: tuple[Group, ...] = (
             Mutant("if node is None and self._parent_alive(label):", "if node is None:", "orphans are taken up"),
             Mutant("if node.dead:  # an orphan", "if False:  # an orphan", "what was given up is served"),
             Mutant("for key, _ in listed:", "for key, _ in reversed(listed):", "the newest leaves first"),
-            Mutant("return follow + self._shrink(tier)", "return follow", "over capacity after a restart"),
+            Mutant(
+                "return follow + self._shrink(tier, len(listed) - len(taken))",
+                "return follow",
+                "over capacity after a restart",
+            ),
             Mutant(
                 "follow += self._settle(node)\n            else:", "pass\n            else:", "orphans stay for ever"
             ),
+            Mutant("capacity_blocks + leaving", "capacity_blocks", "orphans push out what would fit without them"),
             Mutant("while progress and", "if progress and", "a parent is kept though its child left"),
             Mutant(
                 "bool(node.tiers & ~(1 << tier)) or not node.children",

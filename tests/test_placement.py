@@ -53,15 +53,20 @@ def test_the_deepest_tier_makes_room_first():
 
 
 def test_in_one_tier_drops_come_before_copies():
-    placement = make(2, 1, durable=[1])
-    put(placement, "b", dst=1)
-    carry_out(placement, placement.plan_promote(keys("b")))
-    carry_out(placement, placement.forget(key("b"), 1))
+    placement = make(2, 2, durable=[1])
+    put(placement, "b")
     put(placement, "c", dst=1)
     carry_out(placement, placement.plan_promote(keys("c")))
-    placement.touch(keys("c"))
 
-    assert show(write(placement, "xy")) == ["c:1>-", "b:0>1", "x:->0"]
+    assert show(write(placement, "xy")) == ["c:0>-", "b:0>1", "x:->0", "xy:->0"]
+
+
+def test_no_more_blocks_leave_than_places_are_needed():
+    placement = make(1, 2)
+    for text in "pqr":
+        put(placement, text)
+
+    assert show(write(placement, "x")) == ["p:1>-", "r:0>1", "x:->0"]
 
 
 def test_victims_of_one_prompt_leave_tail_first():
@@ -218,6 +223,16 @@ def test_the_parent_of_a_chain_that_starts_mid_prompt_is_never_a_victim():
     put(placement, "a")
 
     assert placement.plan_write(chain("ab", start=1)) == []
+
+
+def test_a_name_held_for_the_length_of_the_plan_is_never_a_victim():
+    placement = make(2, 2)
+    put(placement, "a")
+    put(placement, "b")
+
+    plan = placement.plan_write(chain("c"), hold=keys("a"))
+
+    assert show(plan) == ["b:0>1", "c:->0"]
 
 
 def test_a_leased_block_is_never_a_victim():
@@ -518,6 +533,14 @@ def test_a_promoted_prompt_does_not_evict_itself():
     assert show(placement.plan_promote(keys("abc"))) == ["a:1=0"]
 
 
+def test_a_promoted_tail_does_not_evict_its_own_head():
+    placement = make(1, 2)
+    put(placement, "a")
+    carry_out(placement, placement.plan_write(chain("ab", start=1), 1))
+
+    assert placement.plan_promote(keys("ab")) == []
+
+
 def test_a_block_promoted_is_ordered_by_the_tier_above_only():
     placement = make(1, 2)
     put(placement, "a", dst=1)
@@ -575,13 +598,13 @@ def test_a_block_with_a_copy_below_is_not_copied_again():
 
 
 def test_copying_down_skips_what_is_not_held_or_in_flight():
-    placement = make(3, 3)
+    placement = make(3, 3, 3)
     put(placement, "a")
     put(placement, "b", dst=1)
     write(placement, "c")
     placement.plan_promote(keys("b"))
 
-    assert show(placement.plan_copy_down([key("x"), key("c"), key("b"), key("a")])) == ["a:0=1"]
+    assert show(placement.plan_copy_down([key("x"), key("c"), key("b"), key("a")])) == ["a:0=2"]
 
 
 def test_the_only_tier_has_nothing_to_copy_to():
@@ -986,6 +1009,14 @@ def test_a_restart_over_capacity_drops_parents_after_their_children():
     placement = make(2, 1)
 
     assert show(placement.restore(1, entries("ab", "x", "a", "abc"))) == ["x:1>-", "abc:1>-", "ab:1>-"]
+
+
+def test_orphans_do_not_push_out_what_would_fit_without_them():
+    placement = make(2, 2)
+
+    follow = placement.restore(1, entries("a", "xy", "b"))
+
+    assert show(follow) == ["xy:1>-"]
 
 
 def test_a_restart_of_a_tier_without_room_drops_everything():

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,27 +34,28 @@ class Arena:
         memory = self._find(num_bytes)
         loan = memory[:num_bytes].view()
         weakref.finalize(loan, self._give_back, memory)
-        tensor: Any = torch.from_numpy(loan).view(dtype)
-        return tensor.view(tuple(shape))
+        return torch.from_numpy(loan).view(dtype).view(tuple(shape))
 
     def _find(self, num_bytes: int) -> NDArray[np.uint8]:
         """The smallest free buffer that is large enough, or a new one, rounded up to be useful again."""
-        # Lists are popped and appended to without a lock: a finalizer may run inside this very call.
-        while fitting := [memory for memory in list(self._free) if len(memory) >= num_bytes]:
-            best = min(fitting, key=len)
-            for i, memory in enumerate(list(self._free)):
-                if memory is best:
-                    try:
-                        taken = self._free.pop(i)
-                    except IndexError:
-                        break
-                    if taken is best:
-                        return taken
-                    self._free.append(taken)
+        # No lock: a finalizer may give memory back inside this very call, in this very thread.
+        for memory in sorted(self._free, key=len):
+            if len(memory) >= num_bytes and self._claim(memory):
+                return memory
         rounded = 1 << max(20, (num_bytes - 1).bit_length() - 2)
         fresh = np.empty(-(-num_bytes // rounded) * rounded, np.uint8)
         fresh.fill(0)
         return fresh
+
+    def _claim(self, memory: NDArray[np.uint8]) -> bool:
+        """Take one buffer off the list; False if another thread was faster."""
+        for i, candidate in enumerate(list(self._free)):
+            if candidate is memory:
+                taken = self._free.pop(i)
+                if taken is memory:
+                    return True
+                self._free.append(taken)  # the list moved under us
+        return False
 
     def _give_back(self, memory: NDArray[np.uint8]) -> None:
         self._free.append(memory)

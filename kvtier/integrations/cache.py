@@ -16,7 +16,7 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 
-class BufferedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
+class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
     """A plain attention layer whose keys and values live in a larger buffer.
 
     Args:
@@ -26,7 +26,7 @@ class BufferedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is unty
     """
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._all_keys, self._all_values = keys, values
         self.dtype, self.device = keys.dtype, keys.device
         self.is_initialized = True
@@ -44,12 +44,12 @@ class BufferedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is unty
         old = self.get_seq_length()
         new = old + key_states.shape[-2]
         if not self.in_place or new > self._all_keys.shape[-2]:
-            both: tuple[torch.Tensor, torch.Tensor] = super().update(key_states, value_states, *args, **kwargs)
-            return both
+            grown: Any = super().update(key_states, value_states, *args, **kwargs)
+            return grown  # type: ignore[no-any-return]
         self._all_keys[:, :, old:new] = key_states
         self._all_values[:, :, old:new] = value_states
         self._set_length(new)
-        return self.keys, self.values
+        return self._own_keys, self._own_values
 
     def _set_length(self, length: int) -> None:
         self.keys = self._own_keys = self._all_keys[:, :, :length]

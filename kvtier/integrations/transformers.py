@@ -110,7 +110,7 @@ class CachedLM:
         self.chunk_tokens = chunk_tokens
         self._arena = Arena()
         self._dtype = getattr(torch, self.spec.dtype)
-        self._vocab = model.get_input_embeddings().num_embeddings
+        self._vocab: int = model.config.get_text_config(decoder=True).vocab_size
         takes_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if takes_keep else {}
 
@@ -173,7 +173,7 @@ class CachedLM:
             outer list for a single prompt.
         """
         single = not len(prompts) or isinstance(prompts[0], (int, np.integer))
-        rows = [self._checked(prompt) for prompt in ([prompts] if single else prompts)]  # type: ignore[list-item, arg-type]
+        rows = [self._checked(prompt) for prompt in ([prompts] if single else prompts)]  # type: ignore[arg-type]
         longest = max(len(ids) for ids in rows)
         buffers = self._buffers(len(rows), longest + max_new_tokens)
         tokens = torch.zeros((len(rows), longest), dtype=torch.long)
@@ -206,7 +206,8 @@ class CachedLM:
         device = self.model.device
         arguments = {"do_sample": False, "pad_token_id": 0, **options}
         with torch.no_grad():
-            output: torch.Tensor = self.model.generate(
+            generate: Any = self.model.generate
+            output: torch.Tensor = generate(
                 input_ids=tokens.to(device),
                 attention_mask=mask.to(device),
                 past_key_values=cache,
