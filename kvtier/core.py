@@ -30,6 +30,11 @@ class Core:
         """Payload bytes of one block, the same in every tier."""
         return self.tiers[0].block_bytes
 
+    def holds(self, key: BlockHash) -> bool:
+        """Whether a block is held or arriving; not one given up whose bytes still wait for deletion. Under the lock."""
+        node = self.placement.index.nodes.get(key)
+        return node is not None and not node.dead
+
     def settle(self, done: Sequence[Move], failed: Sequence[Move]) -> list[Move]:
         """Report moves to the placement and count them; returns follow-up drops."""
         with self.lock:

@@ -34,7 +34,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from kvtier.errors import CorruptBlockError
+from kvtier.errors import CorruptBlockError, SpecMismatchError
 from kvtier.hashing import HASH_BYTES, BlockHash, Label, name_block
 
 FORMAT_VERSION = 1
@@ -60,13 +60,27 @@ def record_bytes(block_bytes: int, block_tokens: int) -> int:
     return header_bytes(block_tokens) + block_bytes
 
 
+def check_label(key: BlockHash, label: Label, *, header: int) -> None:
+    """Refuse a label whose token ids would run from the header into the payload.
+
+    Raises:
+        SpecMismatchError: The label has more token ids than the header holds.
+    """
+    room = (header - _FIXED.size) // 4
+    if len(label.tokens) > 4 * room:
+        raise SpecMismatchError(
+            f"block {key.hex()[:12]} has {len(label.tokens) // 4} token ids, the record's header holds {room}; "
+            "was it cut by another block_tokens?"
+        )
+
+
 def seal(record: Bytes, key: BlockHash, label: Label, *, header: int) -> None:
     """Write the header of a record whose payload is already in place.
 
     Args:
         record: ``uint8`` of shape ``[header + block_bytes]``, changed in place.
         key: The block's name.
-        label: What the name was made from.
+        label: What the name was made from; see ``check_label``.
         header: The header's length, from ``header_bytes``.
     """
     num_tokens = len(label.tokens) // 4
@@ -100,9 +114,11 @@ def verify(record: Bytes, key: BlockHash, *, header: int, block_bytes: int) -> H
     """
     if len(record) != header + block_bytes:
         raise CorruptBlockError(key, f"record has {len(record)} bytes, expected {header + block_bytes}")
-    magic, version, _, checksum, own_key, parent, depth, num_tokens, payload = _FIXED.unpack_from(record.data)
-    if magic != MAGIC or version != FORMAT_VERSION:
-        raise CorruptBlockError(key, f"not a version {FORMAT_VERSION} record: begins {magic!r}, version {version}")
+    magic, version, flags, checksum, own_key, parent, depth, num_tokens, payload = _FIXED.unpack_from(record.data)
+    if (magic, version, flags) != (MAGIC, FORMAT_VERSION, 0):  # before the checksum, which they do not count in
+        raise CorruptBlockError(
+            key, f"not a version {FORMAT_VERSION} record: begins {magic!r}, version {version}, flags {flags}"
+        )
     if xxhash.xxh3_64_intdigest(record[_CHECKED_FROM:].data) != checksum:
         raise CorruptBlockError(key, "checksum mismatch: the stored bytes have changed")
     end = _FIXED.size + 4 * num_tokens
@@ -116,7 +132,7 @@ def verify(record: Bytes, key: BlockHash, *, header: int, block_bytes: int) -> H
     return Header(key, label)
 
 
-#: Bytes of an index entry: when it was written (a commit's number) and its label.
+#: Bytes of an index entry: when it was written (its batch's first commit) and its label.
 _ENTRY = struct.Struct(f"<Q{HASH_BYTES}sI")
 
 

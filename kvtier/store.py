@@ -270,7 +270,7 @@ class TieredStore:
         """``put`` for a caller that names its own blocks."""
         self._check_open()
         part = chain.part(start, start + len(blocks))
-        if len(part) < len(blocks):
+        if start < 0 or len(part) < len(blocks):
             raise SpecMismatchError(
                 f"put: {len(blocks)} blocks from number {start} on, but the prompt has {len(chain)} whole blocks"
             )
@@ -278,8 +278,7 @@ class TieredStore:
         num_new = self._writer.write(part, blocks)
         with self._core.lock:
             self._core.placement.touch(chain.keys)
-            held = self._core.placement.index.nodes
-            refused = sum(key not in held for key in part.keys)
+            refused = sum(not self._core.holds(key) for key in part.keys)
             self._core.metrics.add("puts")
             self._core.metrics.add("refused_blocks", refused)
         return Stored(num_new, refused)

@@ -68,10 +68,11 @@ class Writer:
                     if not self._places_free(len(part), deadline):
                         return num_new
                     new, rest = self._plan(part, chain)
+                    waited_for = self._mover.num_pending
                 if not self._take_up(new, rest, part, bufs):
                     return num_new
                 num_new += len(new)
-                if not new and not self._wait_for_progress(deadline):
+                if not new and not (waited_for and self._wait_for_progress(deadline)):
                     return num_new
         return num_new
 
@@ -89,10 +90,10 @@ class Writer:
         return [move for move in moves if move.src is None], rest
 
     def _wait_for_progress(self, deadline: float) -> bool:
-        """Wait until something in the background has ended; False if there is nothing or no time."""
+        """Wait until something in the background has ended, which may be over by now; False if time is up."""
         with self._core.lock:
             remaining = deadline - time.monotonic()
-            return self._mover.num_pending > 0 and remaining > 0 and self._core.lock.wait(remaining)
+            return remaining > 0 and (not self._mover.num_pending or self._core.lock.wait(remaining))
 
     def _take_up(self, new: list[Move], rest: list[Move], part: Chain, blocks: Sequence[torch.Tensor]) -> bool:
         """Write new blocks now; make their room before (nothing set aside) or in the background."""
@@ -132,7 +133,7 @@ class Writer:
 
     def _all_held(self, part: Chain) -> bool:
         with self._core.lock:
-            return all(key in self._core.placement.index.nodes for key in part.keys)
+            return all(self._core.holds(key) for key in part.keys)
 
 
 def _leaving(moves: Sequence[Move]) -> int:

@@ -208,7 +208,7 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant(
                 "if node.dead:\n                    node.doomed",
-                "if False:\n                    pass",
+                "if False:\n                    node.doomed",
                 "the dead arrive",
             ),
             Mutant("move.src < move.dst and not move.keep:", "False:", "sunk heads leave before sunk tails"),
@@ -307,7 +307,7 @@ GROUPS: tuple[Group, ...] = (
 
 
 def inside_copy(tests: Iterable[str], place: Path) -> tuple[int, str]:
-    """Run tests in a copy of the repository; pytest's exit status (None for a timeout is 1) and output."""
+    """Run tests in a copy of the repository; pytest's exit status (1 if they hang) and output."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "-rfE", *tests]
     environment = os.environ | {"PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
@@ -336,10 +336,15 @@ def line_of(group: Group, mutant: Mutant) -> int:
 
     Raises:
         SystemExit: The fragment is gone or no longer unique: the code changed, and so must the mutant.
+            Or the mutant is no Python, which any test would notice.
     """
     text = (ROOT / group.file).read_text()
     if (count := text.count(mutant.right)) != 1:
         sys.exit(f"mutants: {group.file}: {mutant.right!r} occurs {count} times, expected exactly one")
+    try:
+        compile(text.replace(mutant.right, mutant.wrong), group.file, "exec")
+    except SyntaxError as exc:
+        sys.exit(f"mutants: {group.file}: {mutant.wrong!r} does not compile: {exc}")
     return text[: text.index(mutant.right)].count("\n") + 1
 
 
@@ -391,6 +396,8 @@ def main(argv: list[str] | None = None) -> int:
     """Judge every mutant; 1 if any survived."""
     args = parse(argv)
     groups = [group for group in GROUPS if args.only in group.file]
+    if not groups:
+        sys.exit(f"mutants: no file's path contains {args.only!r}")
     jobs = [(group, mutant) for group in groups for mutant in group.mutants]
     for group, mutant in jobs:
         line_of(group, mutant)

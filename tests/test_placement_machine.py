@@ -14,10 +14,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-DEPTH = 5
+DEPTH = 4
 WORDS = ["".join(letters) for size in range(1, DEPTH + 1) for letters in product("ab", repeat=size)]
 
-prompts = st.text("ab", min_size=1, max_size=DEPTH)
+prompts = st.sampled_from(WORDS)
 places = st.integers(0, 2)
 picks = st.integers(0, 30)
 
@@ -31,13 +31,14 @@ def leaves(move, tier):
 
 class PlacementMachine(RuleBasedStateMachine):
     @initialize(
-        fastest=st.integers(1, 4),
-        slower=st.lists(st.integers(0, 4), max_size=2),
+        tiers=st.sampled_from([3, 3, 2, 2, 1]),
+        capacities=st.tuples(st.integers(1, 4), st.integers(0, 5), st.integers(0, 6)),
         durable=st.sets(st.integers(1, 2)),
+        before=st.lists(prompts, min_size=2, max_size=6),
     )
-    def start(self, fastest, slower, durable):
-        self.capacities = [fastest, *slower]
-        self.durable = {tier for tier in durable if tier <= len(slower)}
+    def start(self, tiers, capacities, durable, before):
+        self.capacities = list(capacities[:tiers])
+        self.durable = {tier for tier in durable if tier < tiers}
         self.placement = make(*self.capacities, durable=self.durable)
         self.held = [set() for _ in self.capacities]
         """Words that each tier physically holds."""
@@ -50,6 +51,11 @@ class PlacementMachine(RuleBasedStateMachine):
         self.leases = []
         """``[lease, words]``; damage shortens the words."""
         self.now = 0
+        self.losses = False
+        """A move failed or a block was damaged since nothing was in flight the last time."""
+        for text in before:
+            self.write(text)
+            self.settle()
 
     # The model
 
@@ -78,6 +84,11 @@ class PlacementMachine(RuleBasedStateMachine):
             gone, come = (sum(leaves(move, tier) for move in moves), sum(move.dst == tier for move in moves))
             assert gone <= come, "nobody leaves unless somebody takes the place"
         self.take_orders(moves)
+        return moves
+
+    def one_of(self, tiers, pick):
+        words = sorted(set().union(*tiers))
+        return words[pick % len(words)]
 
     def good_copy_besides(self, text, tier):
         """Whether another tier holds a copy that is reported, undamaged and stays."""
@@ -102,6 +113,7 @@ class PlacementMachine(RuleBasedStateMachine):
         self.done.append(move)
 
     def give_up(self, move):
+        self.losses = True
         if move.src is not None and not move.keep:
             self.take_away(word(move.key), move.src)
         self.take_orders(self.placement.abort([move]))
@@ -115,56 +127,92 @@ class PlacementMachine(RuleBasedStateMachine):
 
     # Plans
 
-    @rule(text=prompts, skip=st.integers(0, 2), place=places)
-    def write(self, text, skip, place):
-        part = chain(text, start=min(skip, len(text) - 1))
-        dst = place if place < len(self.held) else 0
-        self.plan(lambda: self.placement.plan_write(part, dst), part.keys)
+    @rule(text=prompts)
+    def write(self, text):
+        held = set().union(*self.held)
+        missing = [text[: i + 1] for i in range(len(text)) if text[: i + 1] not in held]
+        was_idle, free = self.idle(), self.capacities[0] - len(self.held[0])
 
-    @rule(text=prompts, place=places)
-    def promote(self, text, place):
-        dst = place if place < len(self.held) else 0
-        self.plan(lambda: self.placement.plan_promote(keys(text), dst), keys(text))
+        moves = self.plan(lambda: self.placement.plan_write(chain(text)), keys(text))
 
-    @rule(text=st.none() | prompts)
-    def copy_down(self, text):
-        names = None if text is None else keys(text)
+        new = [word(move.key) for move in moves if move.src is None]
+        if was_idle:
+            assert new == missing[: len(new)], "a prompt is taken up from its first missing block on"
+            assert len(new) >= min(free, len(missing)), "free places are used"
+
+    @rule(text=prompts, start=st.integers(1, 2), place=places)
+    def write_part(self, text, start, place):
+        part = chain(text, start=min(start, len(text) - 1))
+        self.plan(lambda: self.placement.plan_write(part, place % len(self.held)), part.keys)
+
+    @precondition(lambda self: any(self.held[1:]))
+    @rule(pick=picks, place=places)
+    def promote(self, pick, place):
+        names = keys(self.one_of(self.held[1:], pick))
+        self.plan(lambda: self.placement.plan_promote(names, place % len(self.held)), names)
+
+    @precondition(lambda self: any(self.held[:-1]))
+    @rule(pick=st.none() | picks)
+    def copy_down(self, pick):
+        names = None if pick is None else keys(self.one_of(self.held[:-1], pick))
         self.plan(lambda: self.placement.plan_copy_down(names), names or [])
 
-    @rule(text=prompts)
-    def touch(self, text):
-        self.placement.touch(keys(text))
+    @precondition(lambda self: any(self.held))
+    @rule(pick=picks)
+    def touch(self, pick):
+        self.placement.touch(keys(self.one_of(self.held, pick)))
 
     # Carrying out
 
     @precondition(lambda self: self.plans)
-    @rule(pick=picks, fails=st.sampled_from([False, False, False, True]))
-    def step(self, pick, fails):
-        plan = self.plans[pick % len(self.plans)]
-        move = plan.popleft()
-        if not plan:
-            self.plans.remove(plan)
-        (self.give_up if fails else self.carry_out)(move)
+    @rule(
+        turns=st.lists(picks, min_size=1, max_size=12),
+        failing=st.sampled_from([None, None, 0, 1, 2, 3]),
+        report=st.booleans(),
+    )
+    def work(self, turns, failing, report):
+        """Carry out a move of one plan, then of another; perhaps one of them fails."""
+        for turn, pick in enumerate(turns):
+            if self.plans:
+                self.step(pick, turn == failing)
+        if report:
+            self.report()
 
     @precondition(lambda self: self.done)
     @rule()
     def report(self):
         done, self.done = self.done, []
-        self.take_orders(self.placement.commit(done))
+        came_up = {(word(m.key), m.src) for m in done if m.src is not None and m.dst is not None and m.dst < m.src}
 
+        follow = self.placement.commit(done)
+
+        assert all(move.dst is None for move in follow), "what follows from a report is drops"
+        if not self.losses:
+            expected = {(text, tier) for text, tier in came_up if tier not in self.durable}
+            assert {(word(move.key), move.src) for move in follow} == expected, "only promotion leaves a copy to drop"
+        self.take_orders(follow)
+        self.losses = self.losses and not self.idle()
+
+    @precondition(lambda self: not self.idle())
     @rule()
     def settle(self):
         while not self.idle():
             while self.plans:
                 self.step(0, False)
-            if self.done:
-                self.report()
+            self.report()
+
+    def step(self, pick, fails):
+        plan = self.plans[pick % len(self.plans)]
+        move = plan.popleft()
+        self.plans = [each for each in self.plans if each]
+        (self.give_up if fails else self.carry_out)(move)
 
     # Leases and damage
 
-    @rule(text=prompts, patience=st.integers(1, 5))
-    def lease(self, text, patience):
-        lease = self.placement.lease(keys(text), text, self.now + patience)
+    @precondition(lambda self: any(self.held))
+    @rule(pick=picks, patience=st.integers(1, 5))
+    def lease(self, pick, patience):
+        lease = self.placement.lease(keys(self.one_of(self.held, pick)), "me", self.now + patience)
         self.leases.append([lease, [word(each) for each in lease.keys]])
 
     @precondition(lambda self: self.leases)
@@ -173,6 +221,7 @@ class PlacementMachine(RuleBasedStateMachine):
         lease, _ = self.leases.pop(pick % len(self.leases))
         self.placement.release(lease)
 
+    @precondition(lambda self: self.leases)
     @rule(ticks=st.integers(1, 3))
     def expire(self, ticks):
         self.now += ticks
@@ -188,6 +237,7 @@ class PlacementMachine(RuleBasedStateMachine):
         text, tier = copies[pick % len(copies)]
         if any(leaves(move, tier) or move.dst == tier for move in self.in_flight() if word(move.key) == text):
             return  # on its way: whoever carries it finds the damage, and aborts
+        self.losses = True
         self.damaged[tier].add(text)
         if not self.good_copy_besides(text, tier):
             for lease in self.leases:
@@ -196,14 +246,14 @@ class PlacementMachine(RuleBasedStateMachine):
 
     # Restart
 
-    @precondition(lambda self: self.durable)
-    @rule(capacities=st.none() | st.lists(st.integers(1, 4), min_size=3, max_size=3))
-    def restart(self, capacities):
+    @precondition(lambda self: any(self.held[tier] for tier in self.durable))
+    @rule(capacities=st.none() | st.lists(st.integers(1, 4), min_size=3, max_size=3), children_first=st.booleans())
+    def restart(self, capacities, children_first):
         self.crash(capacities or self.capacities)
         expected = self.survivors()
 
         for tier in sorted(self.durable):
-            listed = entries(*sorted(self.held[tier], reverse=True))
+            listed = entries(*sorted(self.held[tier], reverse=children_first))
             self.take_orders(self.placement.restore(tier, listed))
         self.settle()
 
@@ -215,7 +265,7 @@ class PlacementMachine(RuleBasedStateMachine):
     def crash(self, capacities):
         self.held = [words if tier in self.durable else set() for tier, words in enumerate(self.held)]
         self.damaged = [set() for _ in self.held]  # to be found again by reading
-        self.plans, self.done, self.leases = [], [], []
+        self.plans, self.done, self.leases, self.losses = [], [], [], True
         self.capacities = capacities[: len(self.held)]
         self.placement = make(*self.capacities, durable=self.durable)
 

@@ -24,7 +24,8 @@ class Arena:
     """Hands out tensors over reused memory. Safe to use from many threads and from finalizers."""
 
     def __init__(self) -> None:
-        self._free: list[NDArray[np.uint8]] = []
+        self._free: dict[int, NDArray[np.uint8]] = {}
+        """By identity, oldest first. A dict, because taking an entry is one atomic step."""
 
     def take(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """A tensor with undefined but finite-or-stale contents; on the CPU, over memory already touched."""
@@ -39,25 +40,15 @@ class Arena:
     def _find(self, num_bytes: int) -> NDArray[np.uint8]:
         """The smallest free buffer that is large enough, or a new one, rounded up to be useful again."""
         # No lock: a finalizer may give memory back inside this very call, in this very thread.
-        for memory in sorted(self._free, key=len):
-            if len(memory) >= num_bytes and self._claim(memory):
+        for memory in sorted(self._free.values(), key=len):  # a copy, made before anything else runs
+            if len(memory) >= num_bytes and self._free.pop(id(memory), None) is not None:
                 return memory
         rounded = 1 << max(20, (num_bytes - 1).bit_length() - 2)
         fresh = np.empty(-(-num_bytes // rounded) * rounded, np.uint8)
         fresh.fill(0)
         return fresh
 
-    def _claim(self, memory: NDArray[np.uint8]) -> bool:
-        """Take one buffer off the list; False if another thread was faster."""
-        for i, candidate in enumerate(list(self._free)):
-            if candidate is memory:
-                taken = self._free.pop(i)
-                if taken is memory:
-                    return True
-                self._free.append(taken)  # the list moved under us
-        return False
-
     def _give_back(self, memory: NDArray[np.uint8]) -> None:
-        self._free.append(memory)
-        while sum(map(len, self._free)) > _KEEP_BYTES:
-            self._free.pop(0)
+        self._free[id(memory)] = memory
+        while sum(map(len, list(self._free.values()))) > _KEEP_BYTES:
+            self._free.pop(next(iter(list(self._free))), None)

@@ -35,9 +35,17 @@ from kvtier.integrations.cache import BufferedLayer, block_views, buffered_cache
 from kvtier.integrations.identity import fingerprint, kv_spec
 from kvtier.opening import open_store
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
-from kvtier.store import Hit, TieredStore
+from kvtier.store import Flushed, Hit, TieredStore
 
 __all__ = ["CachedLM", "Prefill", "fingerprint", "kv_spec", "namespace_of"]
+
+#: Options of ``model.generate`` that cannot work here, and why.
+_REFUSED_OPTIONS = {
+    "assistant_model": "transformers gives wrong tokens for assisted decoding over a filled cache",
+    "prompt_lookup_num_tokens": "transformers gives wrong tokens for assisted decoding over a filled cache",
+    "assistant_early_exit": "transformers gives wrong tokens for assisted decoding over a filled cache",
+    "return_dict_in_generate": "the answer is token ids; call prefill and model.generate for more",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,7 @@ class CachedLM:
         self.spec = kv_spec(model, block_tokens)
         if store is not None and store.spec != self.spec:
             raise SpecMismatchError(f"the store is for {store.spec}, the model needs {self.spec}")
-        _check_chunk(chunk_tokens, block_tokens)
+        _check_chunk(chunk_tokens, block_tokens if store is not None else 1)
         self.model = model
         self.store = store
         self.chunk_tokens = chunk_tokens
@@ -170,9 +178,16 @@ class CachedLM:
 
         Returns:
             The new tokens of each prompt, up to and with an end-of-sequence token; without the
-            outer list for a single prompt.
+            outer list for a single prompt. With ``num_return_sequences=n``, n lists for each prompt.
+
+        Raises:
+            TokenError: An empty prompt, or an id outside the model's vocabulary.
+            ConfigError: An option that cannot work here: assisted decoding, or another kind of answer.
         """
-        single = not len(prompts) or isinstance(prompts[0], (int, np.integer))
+        for name, reason in _REFUSED_OPTIONS.items():
+            if self._option(options, name):
+                raise ConfigError(f"generate does not take {name}: {reason}")
+        single = not len(prompts) or isinstance(prompts[0], (int, float)) or getattr(prompts[0], "ndim", 1) == 0
         rows = [self._checked(prompt) for prompt in ([prompts] if single else prompts)]  # type: ignore[arg-type]
         longest = max(len(ids) for ids in rows)
         buffers = self._buffers(len(rows), longest + max_new_tokens)
@@ -186,25 +201,27 @@ class CachedLM:
             mask[row, pad:] = 1
         cache = buffered_cache(self.model.config, buffers, longest - 1)
         output = self._decode(tokens, mask, cache, max_new_tokens, options)
-        new = [self._until_end(row[longest:].tolist()) for row in output]
+        new = [self._until_end(row[longest:].tolist(), options) for row in output]
         if self.chunk_tokens is None and all(
             isinstance(layer, BufferedLayer) and layer.in_place for layer in cache.layers
         ):
             for row, ids in enumerate(rows):
                 done = np.concatenate([ids, np.asarray(new[row], np.uint32)])[:-1]
                 self._save(buffers[row, :, :, :, longest - len(ids) :], done, (len(ids) - 1) // self.spec.block_tokens)
-        return new[0] if single else new
+        return new[0] if single and len(new) == 1 else new
 
-    def close(self) -> None:
-        """Close the store, if there is one."""
-        if self.store is not None:
-            self.store.close()
+    def close(self) -> Flushed | None:
+        """Close the store, if there is one; returns what it brought down to disk."""
+        return None if self.store is None else self.store.close()
 
     def _decode(
         self, tokens: torch.Tensor, mask: torch.Tensor, cache: Any, max_new_tokens: int, options: dict[str, Any]
     ) -> torch.Tensor:
         device = self.model.device
         arguments = {"do_sample": False, "pad_token_id": 0, **options}
+        copies = max(self._option(options, "num_beams") or 1, self._option(options, "num_return_sequences") or 1)
+        if copies > 1:  # generate repeats the prompts, and expects a cache that matches
+            cache.batch_repeat_interleave(copies)
         with torch.no_grad():
             generate: Any = self.model.generate
             output: torch.Tensor = generate(
@@ -285,11 +302,16 @@ class CachedLM:
             )
         return ids
 
-    def _until_end(self, new: list[int]) -> list[int]:
+    def _until_end(self, new: list[int], options: dict[str, Any]) -> list[int]:
         """Cut after the first end-of-sequence token; what follows it in a batch is padding."""
-        ends = self.model.generation_config.eos_token_id
+        ends = self._option(options, "eos_token_id")
         stops = set(ends if isinstance(ends, list) else [ends])
         return next((new[: i + 1] for i, token in enumerate(new) if token in stops), new)
+
+    def _option(self, options: dict[str, Any], name: str) -> Any:
+        """A generation setting as ``model.generate`` finds it: an argument, or an entry of the config."""
+        config = options.get("generation_config") or self.model.generation_config
+        return options.get(name, getattr(config, name, None))
 
 
 def _check_chunk(chunk_tokens: int | None, block_tokens: int) -> None:

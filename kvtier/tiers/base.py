@@ -77,7 +77,7 @@ class Tier(Protocol):
             r, the number of blocks copied. ``out[r:]`` may have been written to.
 
         Raises:
-            SpecMismatchError: A buffer has the wrong size or dtype; nothing was copied.
+            SpecMismatchError: A buffer has the wrong size or dtype, or one is missing; nothing was copied.
             CorruptBlockError: Block r is held but damaged; ``out[:r]`` is good.
             TierClosedError: The tier is closed.
             TierUnavailableError: The medium did not answer.
@@ -93,8 +93,8 @@ class Tier(Protocol):
             labels: What the names were made from.
 
         Raises:
-            SpecMismatchError: A block has the wrong size or dtype; checked for the whole batch
-                before the first byte is written.
+            SpecMismatchError: A block has the wrong size or dtype, or one is missing; checked for
+                the whole batch before the first byte is written.
             TierFullError: The batch does not fit; no block of it is visible.
             TierClosedError: The tier is closed.
             TierUnavailableError: The medium did not answer; each block is whole or absent.
@@ -118,14 +118,22 @@ class Tier(Protocol):
         ...
 
 
-def check_blocks(tier: str, block_bytes: int, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor]) -> None:
-    """Refuse a batch whose buffers do not fit the tier.
+def check_blocks(
+    tier: str,
+    block_bytes: int,
+    keys: Sequence[BlockHash],
+    blocks: Sequence[torch.Tensor],
+    labels: Sequence[Label] | None = None,
+) -> None:
+    """Refuse a batch whose buffers do not fit the tier, or that does not have one of each for every name.
 
     Raises:
         SpecMismatchError: The first buffer that does not fit, with got and expected.
     """
     if len(keys) != len(blocks):
         raise SpecMismatchError(f"{tier}: {len(keys)} names but {len(blocks)} buffers")
+    if labels is not None and len(keys) != len(labels):
+        raise SpecMismatchError(f"{tier}: {len(keys)} names but {len(labels)} labels")
     for key, block in zip(keys, blocks, strict=True):
         if block.dtype != torch.uint8 or block.numel() != block_bytes:
             raise SpecMismatchError(

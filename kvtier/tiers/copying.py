@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import torch
@@ -30,17 +31,38 @@ class Striper:
         self.threads = threads or min(4, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=f"kvtier-{name}")
 
-    def run(self, count: int, batch_bytes: int, work: Callable[[range], None]) -> None:
+    def run(self, count: int, batch_bytes: int, work: Callable[[range], None], lanes: int | None = None) -> None:
         """Call ``work`` with disjoint ranges that cover ``range(count)``; returns when all are done.
 
+        Args:
+            count: Size of the batch.
+            batch_bytes: What it moves; a small one is left to the calling thread.
+            work: Called with each stripe.
+            lanes: Stripes, at most one a thread; all threads if None.
+
         Raises:
-            BaseException: The first stripe's exception, after every stripe has ended.
+            BaseException: The first stripe's exception, or an interrupt, after every stripe has ended.
         """
-        lanes = min(self.threads, count)
+        lanes = min(lanes or self.threads, self.threads, count)
         if lanes <= 1 or batch_bytes < _PARALLEL_FROM_BYTES:
             work(range(count))
             return
-        stripes = [self._pool.submit(work, range(lane, count, lanes)) for lane in range(lanes)]
+        interrupted, busy = threading.Event(), [threading.Lock() for _ in range(lanes)]
+
+        def stripe(lane: int) -> None:
+            with busy[lane]:
+                if not interrupted.is_set():
+                    work(range(lane, count, lanes))
+
+        try:
+            stripes = [self._pool.submit(stripe, lane) for lane in range(lanes)]
+            wait(stripes)
+        except BaseException:  # Ctrl-C: the caller is about to reuse memory that stripes are copying to
+            interrupted.set()
+            for lock in busy:
+                with lock:
+                    pass
+            raise
         errors = [error for stripe in stripes if (error := stripe.exception()) is not None]
         if errors:
             raise errors[0]
@@ -67,10 +89,13 @@ def copy_blocks(striper: Striper, dst: Sequence[torch.Tensor], src: Sequence[tor
         return
     devices = {tensor.device for tensor in (*dst, *src) if tensor.device.type != "cpu"}
     if devices:
-        for target, source in zip(dst, src, strict=True):
-            _words(target).copy_(_words(source), non_blocking=True)
-        for device in devices:
-            torch.accelerator.current_stream(device).synchronize()
+        try:
+            for target, source in zip(dst, src, strict=True):
+                target_words, source_words = _words(target, source)
+                target_words.copy_(source_words, non_blocking=True)
+        finally:  # also after an error: the caller is about to reuse memory that is being copied to
+            for device in devices:
+                torch.accelerator.current_stream(device).synchronize()
         return
 
     def stripe(indices: range) -> None:
@@ -80,14 +105,15 @@ def copy_blocks(striper: Striper, dst: Sequence[torch.Tensor], src: Sequence[tor
     striper.run(len(dst), len(dst) * dst[0].numel(), stripe)
 
 
-def _words(block: torch.Tensor) -> torch.Tensor:
-    """The same bytes as 8-byte words where strides allow it: a device copies words, not bytes."""
+def _words(*blocks: torch.Tensor) -> list[torch.Tensor]:
+    """The same bytes as 8-byte words, where the strides of all of them allow it: a device copies words, not bytes."""
+    return [block.view(torch.int64) for block in blocks] if all(map(_holds_words, blocks)) else list(blocks)
+
+
+def _holds_words(block: torch.Tensor) -> bool:
     aligned = block.storage_offset() % 8 == 0 and block.data_ptr() % 8 == 0
     rows_aligned = all(stride % 8 == 0 for stride in block.stride()[:-1])
-    inner = block.shape[-1] if block.dim() else 1
-    if block.dim() and block.stride(-1) == 1 and inner % 8 == 0 and aligned and rows_aligned:
-        return block.view(torch.int64)
-    return block
+    return block.dim() > 0 and block.stride(-1) == 1 and block.shape[-1] % 8 == 0 and aligned and rows_aligned
 
 
 def touch(pool: torch.Tensor) -> None:

@@ -1,23 +1,26 @@
 """Blocks on NVMe, in one memory-mapped LMDB environment.
 
-Three databases share every transaction, so bytes, index and accounting cannot disagree:
+Four databases share every transaction, so bytes, index and accounting cannot disagree:
 
     blocks   name -> record        see ``kvtier.format``; contiguous pages, outside the tree's nodes
     index    name -> entry         commit number and label: what a restart reads, without payloads
+    extents  name -> offset        where in the file the record lies; a hint, see ``kvtier.tiers.extents``
     meta     "format", "books"     what this environment is; how many blocks, and the last commit
 
 A kill at any instant leaves the last committed state. Every commit is synced, so that state
 also survives a power cut; several blocks share a commit to pay for it.
 
-Reads run on several threads, each with its own transaction: page faults on a cold map are
-served one at a time per thread, and a warm copy is faster than one core. Every record is
-verified before it is copied out.
+Reads run on several threads, each with its own transaction. Records in the page cache are read
+through the map, where a copy runs at memory speed. Others are read directly from their place in
+the file, a whole record a request, so that the disk has as many requests as there are threads;
+a record whose place is not known yet is faulted in through the map. Every record is verified
+before it is copied out.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +28,19 @@ import numpy as np
 import torch
 
 from kvtier.errors import CorruptBlockError, TierFullError, TierUnavailableError
-from kvtier.format import Bytes, header_bytes, pack_entry, record_bytes, seal, unpack_entry, verify
+from kvtier.format import Bytes, Header, check_label, header_bytes, pack_entry, record_bytes, seal, unpack_entry, verify
 from kvtier.hashing import BlockHash, Label
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
 from kvtier.tiers.base import check_blocks
 from kvtier.tiers.copying import Striper
 from kvtier.tiers.environment import Books, Environment, translated
+from kvtier.tiers.extents import Extents
 
 #: Bytes of new records in one commit: enough to make the sync cheap, small enough to stay in cache.
 COMMIT_BYTES = 64 << 20
+
+#: Threads that read records from the page cache: a copy is bound by memory, not by waiting.
+_WARM_LANES = min(4, os.cpu_count() or 1)
 
 
 class LMDBTier:
@@ -47,7 +54,7 @@ class LMDBTier:
         capacity_bytes: Payload bytes to hold; rounded down to whole blocks.
         block_bytes: Payload bytes of one block.
         block_tokens: Tokens of one block; sizes the record's header.
-        threads: Readers of one batch.
+        threads: Requests in flight to a cold disk, at most.
         min_free_bytes: The file does not grow while the file system has less than this left.
 
     Raises:
@@ -66,7 +73,7 @@ class LMDBTier:
         capacity_bytes: int,
         block_bytes: int,
         block_tokens: int = DEFAULT_BLOCK_TOKENS,
-        threads: int = 4,
+        threads: int = 8,
         min_free_bytes: int = 512 << 20,
     ) -> None:
         self.name = name
@@ -83,6 +90,7 @@ class LMDBTier:
             record_bytes=self._record_bytes,
             commit_bytes=COMMIT_BYTES,
         )
+        self._extents = Extents(self._env.data, self._record_bytes)
         self._striper = Striper(name, threads)
         self._scratch: Bytes = np.zeros(self._record_bytes, np.uint8)
 
@@ -109,8 +117,9 @@ class LMDBTier:
     ) -> int:
         """See ``Tier.read``."""
         self._env.check_open()
-        check_blocks(self.name, self.block_bytes, keys, out)
+        check_blocks(self.name, self.block_bytes, keys, out, labels)
         ends: dict[int, CorruptBlockError | None] = {len(keys): None}
+        direct, unknown = self._survey(keys)
 
         def stripe(indices: range) -> None:
             with self._env.reading() as txn:
@@ -118,7 +127,9 @@ class LMDBTier:
                     if i > min(ends):
                         return
                     try:
-                        found = self._copy_out(txn, keys[i], out[i], labels[i] if labels is not None else None)
+                        found = self._copy_out(
+                            txn, keys[i], out[i], labels[i] if labels is not None else None, direct=direct
+                        )
                     except CorruptBlockError as exc:
                         ends[i] = exc
                         return
@@ -126,7 +137,9 @@ class LMDBTier:
                         ends[i] = None
                         return
 
-        self._striper.run(len(keys), len(keys) * self.block_bytes, stripe)
+        with self._env.held_open(), self._extents.read_ahead(on=unknown):
+            lanes = None if direct else _WARM_LANES
+            self._striper.run(len(keys), len(keys) * self.block_bytes, stripe, lanes)
         end = min(ends)
         if (error := ends[end]) is not None:
             raise error
@@ -135,16 +148,19 @@ class LMDBTier:
     def write(self, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor], labels: Sequence[Label]) -> None:
         """See ``Tier.write``."""
         self._env.check_open()
-        check_blocks(self.name, self.block_bytes, keys, blocks)
+        check_blocks(self.name, self.block_bytes, keys, blocks, labels)
+        for key, label in zip(keys, labels, strict=True):
+            check_label(key, label, header=self._header)
         with self._env.writing():
             news = self._absent(keys)
             self._check_room(len(news))
             per_commit = max(1, COMMIT_BYTES // self._record_bytes)
+            batch = self._env.books.commit + 1
             done: list[BlockHash] = []
             try:
                 for start in range(0, len(news), per_commit):
                     part = news[start : start + per_commit]
-                    self._commit([(keys[i], blocks[i], labels[i]) for i in part])
+                    self._commit(batch, [(keys[i], blocks[i], labels[i]) for i in part])
                     done += [keys[i] for i in part]
             except TierFullError:
                 self._remove(done)
@@ -167,27 +183,100 @@ class LMDBTier:
 
     def flush(self) -> None:
         """See ``Tier.flush``."""
+        with self._env.writing():
+            if self._extents.learned:
+                books = self._env.books
+                self._change(Books(books.blocks, books.commit + 1), lambda _: None)
         self._env.sync()
 
     def close(self) -> None:
-        """See ``Tier.close``."""
-        self._striper.close()
+        """See ``Tier.close``. Waits for readers; in a forked child it does nothing."""
         self._env.close()
+        self._striper.close()
+        self._extents.close()
 
-    def _copy_out(self, txn: Any, key: BlockHash, out: torch.Tensor, label: Label | None) -> bool:
+    def _copy_out(self, txn: Any, key: BlockHash, out: torch.Tensor, label: Label | None, *, direct: bool) -> bool:
         """Verify one record and copy its payload; False if it is not held.
 
         The view of the map ends here, inside the transaction that protects its pages.
         """
-        stored = txn.get(key, db=self._env.blocks)
-        if stored is None:
-            return False
-        record = np.frombuffer(stored, np.uint8)
-        found = verify(record, key, header=self._header, block_bytes=self.block_bytes)
-        if label is not None and found.label != label:
+        found = self._read_direct(txn, key) if direct else None
+        if found is None:
+            stored = txn.get(key, db=self._env.blocks)
+            if stored is None:
+                return False
+            record = np.frombuffer(stored, np.uint8)
+            header = verify(record, key, header=self._header, block_bytes=self.block_bytes)
+            if direct and (offset := self._extents.place(record)) is not None:
+                self._extents.learned[key] = offset
+        else:
+            header, record = found
+        if label is not None and header.label != label:
             raise CorruptBlockError(key, "the stored token ids are not those of the prompt")
         np.copyto(out.numpy(), record[self._header :].reshape(out.shape))
         return True
+
+    def _survey(self, keys: Sequence[BlockHash]) -> tuple[bool, bool]:
+        """Whether a batch looks cold, judged by its first and last record, and whether a place is unknown."""
+        if not self._extents.usable or not keys:
+            return False, False
+        with self._env.reading() as txn:
+            places = [self._place(txn, key) for key in keys]
+        ends = (places[0], places[-1])
+        return any(place is None or not self._extents.resident(place) for place in ends), None in places
+
+    def _read_direct(self, txn: Any, key: BlockHash) -> tuple[Header, Bytes] | None:
+        """A record that is not in the page cache, read around the map; None to read it through the map.
+
+        The transaction is older than the read and sees the block, so nobody reuses its pages; were
+        the place wrong all the same, the record would not verify.
+        """
+        place = self._place(txn, key)
+        if place is None or self._extents.resident(place):
+            return None
+        record = self._extents.read(place)
+        if record is None:
+            return None
+        try:
+            return verify(record, key, header=self._header, block_bytes=self.block_bytes), record
+        except CorruptBlockError:  # let the map decide: it is the authority
+            return None
+
+    def _place(self, txn: Any, key: BlockHash) -> int | None:
+        """Where a record lies that this transaction sees, if that is known."""
+        stored = txn.get(key, db=self._env.extents)
+        if stored is not None:  # it leaves with its block, so this transaction sees the block as well
+            return int.from_bytes(stored, "little")
+        return self._extents.learned.get(key) if self._is_held(txn, key) else None
+
+    def _is_held(self, txn: Any, key: BlockHash) -> bool:
+        return txn.get(key, db=self._env.index) is not None
+
+    def _learn(self, keys: Sequence[BlockHash]) -> None:
+        """Note where records lie that were just written: their pages are in the page cache now."""
+        if not self._extents.usable:
+            return
+        with self._env.reading() as txn:
+            for key in keys:
+                place = self._extents.place(np.frombuffer(txn.get(key, db=self._env.blocks), np.uint8))
+                if place is not None:
+                    self._extents.learned[key] = place
+
+    def _keep_extents(self, txn: Any) -> list[BlockHash]:
+        """Write learned places along with another change; returns the names to forget once it is committed."""
+        kept = list(self._extents.learned)
+        for key in kept:
+            if self._is_held(txn, key):
+                txn.put(key, self._extents.learned[key].to_bytes(8, "little"), db=self._env.extents)
+        return kept
+
+    def _change(self, after: Books, work: Callable[[Any], None]) -> None:
+        """One transaction: some work, and the places learned since the last one."""
+        with translated(self.name), self._env.change(after) as txn:
+            kept = self._keep_extents(txn)
+            work(txn)
+        for key in kept:
+            self._extents.learned.pop(key, None)
 
     def _absent(self, keys: Sequence[BlockHash]) -> list[int]:
         """Positions of the names that are not held, each name once."""
@@ -209,16 +298,21 @@ class LMDBTier:
                 f"the disk has {free} bytes left and {self._min_free_bytes} must stay free; nothing was written",
             )
 
-    def _commit(self, batch: list[tuple[BlockHash, torch.Tensor, Label]]) -> None:
+    def _commit(self, batch: int, part: list[tuple[BlockHash, torch.Tensor, Label]]) -> None:
+        """Store a part of a batch, whose number is that of its first commit: a scan lists it as one."""
         books = self._env.books
-        after = Books(books.blocks + len(batch), books.commit + 1)
-        with translated(self.name), self._env.change(after) as txn:
-            for key, block, label in batch:
+        after = Books(books.blocks + len(part), books.commit + 1)
+
+        def work(txn: Any) -> None:
+            for key, block, label in part:
                 payload = self._scratch[self._header :].reshape(block.shape)
                 np.copyto(payload, block.numpy())
                 seal(self._scratch, key, label, header=self._header)
                 txn.put(key, self._scratch.data, db=self._env.blocks)
-                txn.put(key, pack_entry(after.commit, label), db=self._env.index)
+                txn.put(key, pack_entry(batch, label), db=self._env.index)
+
+        self._change(after, work)
+        self._learn([key for key, _, _ in part])
 
     def _remove(self, keys: Sequence[BlockHash]) -> int:
         with self._env.reading() as txn:
@@ -226,8 +320,11 @@ class LMDBTier:
         if held:
             books = self._env.books
             after = Books(books.blocks - len(held), books.commit + 1)
-            with translated(self.name), self._env.change(after) as txn:
+
+            def work(txn: Any) -> None:
                 for key in held:
-                    txn.delete(key, db=self._env.blocks)
-                    txn.delete(key, db=self._env.index)
+                    for table in (self._env.blocks, self._env.index, self._env.extents):
+                        txn.delete(key, db=table)
+
+            self._change(after, work)
         return len(held)

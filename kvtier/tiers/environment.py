@@ -49,7 +49,7 @@ def translated(name: str) -> Iterator[None]:
 
 
 class Environment:
-    """One open environment with its three databases.
+    """One open environment with its four databases.
 
     Args:
         name: The tier's name, for errors.
@@ -76,18 +76,27 @@ class Environment:
         self._pid = os.getpid()
         self._closed = False
         self._writer = threading.Lock()
+        self._readers = 0
+        self._state = threading.Condition()
+        """Guards ``_closed`` and ``_readers``."""
         _claim_directory(name, self._path)
         self._holder = _lock_directory(name, self._path)
         try:
             self._env = self._open(_map_bytes(capacity_bytes // block_bytes, record_bytes, commit_bytes))
             try:
                 self._open_databases(block_bytes, record_bytes)
+                self._stretch()
             except BaseException:
                 self._env.close()
                 raise
         except BaseException:
-            self._holder.close()
+            _unlock_directory(self._holder)
             raise
+
+    @property
+    def data(self) -> Path:
+        """The data file."""
+        return self._path / _DATA
 
     @property
     def file_bytes(self) -> int:
@@ -109,10 +118,23 @@ class Environment:
 
     @contextmanager
     def reading(self) -> Iterator[Any]:
-        """A read transaction: a consistent view whose pages are not reused before it ends."""
-        self.check_open()
-        with translated(self.name), self._env.begin(buffers=True) as txn:
+        """A read transaction: a consistent view whose pages are neither reused nor unmapped before it ends."""
+        with self.held_open(), translated(self.name), self._env.begin(buffers=True) as txn:
             yield txn
+
+    @contextmanager
+    def held_open(self) -> Iterator[None]:
+        """Keep ``close`` waiting: what is done here, on whatever threads, ends before it."""
+        self.check_open()
+        with self._state:
+            self.check_open()  # again: only now is close() shut out
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._state:
+                self._readers -= 1
+                self._state.notify_all()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -136,19 +158,27 @@ class Environment:
             self._env.sync(True)
 
     def close(self) -> None:
-        """Close the environment and give the directory free; a second close does nothing."""
-        with self._writer:
-            if self._closed or os.getpid() != self._pid:
+        """Close the environment and give the directory free; a second close does nothing.
+
+        Waits for readers: unmapping the file under one would end the process.
+        """
+        if os.getpid() != self._pid:
+            return  # before any lock: in a forked child one may be held by a thread left behind
+        with self._writer, self._state:
+            if self._closed:
                 return
             self._closed = True
+            self._state.wait_for(lambda: self._readers == 0)
             self._env.close()
-            self._holder.close()
+            _unlock_directory(self._holder)
 
     def _open(self, map_bytes: int) -> Any:
         data = self._path / _DATA
+        if data.exists():  # a map cut down to a smaller capacity would have no room to delete in
+            map_bytes = max(map_bytes, data.stat().st_size)
         try:
             env = lmdb.open(
-                str(self._path), map_size=map_bytes, max_dbs=3, mode=0o600, readahead=True, max_spare_txns=16
+                str(self._path), map_size=map_bytes, max_dbs=4, mode=0o600, readahead=True, max_spare_txns=16
             )
         except (lmdb.InvalidError, lmdb.VersionMismatchError) as exc:
             raise ConfigError(
@@ -164,6 +194,17 @@ class Environment:
             )
         return env
 
+    def _stretch(self) -> None:
+        """Give the file the length of its map; what was never written stays a hole and takes no space.
+
+        LMDB does not write a page it took and gave back in one commit, so the file of a healthy
+        environment may end before its last page. With this it cannot: a short file was cut.
+        """
+        map_bytes = self._env.info()["map_size"]
+        if (self._path / _DATA).stat().st_size < map_bytes:
+            with translated(self.name):
+                os.truncate(self._path / _DATA, map_bytes)
+
     def _open_databases(self, block_bytes: int, record_bytes: int) -> None:
         fresh = self._env.stat()["entries"] == 0
         if fresh:
@@ -171,16 +212,17 @@ class Environment:
         try:
             self.meta = self._env.open_db(b"meta", create=False)
             with self._env.begin() as txn:
-                stored = txn.get(b"format", db=self.meta)
-        except lmdb.Error:
-            stored = None
-        if stored is None:
+                about = json.loads(txn.get(b"format", db=self.meta, default=b"null"))
+        except (lmdb.Error, ValueError):
+            about = None
+        if not isinstance(about, dict) or "format" not in about:
             raise ConfigError(
                 f"{self.name}: {self._path} holds an LMDB environment that is not kvtier's; choose another directory"
             )
-        self._check_format(json.loads(stored), block_bytes, record_bytes)
+        self._check_format(about, block_bytes, record_bytes)
         self.index = self._env.open_db(b"index", create=False)
         self.blocks = self._env.open_db(b"blocks", create=False)
+        self.extents = self._env.open_db(b"extents", create=False)
         with self._env.begin() as txn:
             self.books = Books(*_BOOKS.unpack(txn.get(b"books", db=self.meta)))
 
@@ -191,6 +233,7 @@ class Environment:
             meta = self._env.open_db(b"meta", txn=txn)
             self._env.open_db(b"index", txn=txn)
             self._env.open_db(b"blocks", txn=txn)
+            self._env.open_db(b"extents", txn=txn)
             txn.put(b"format", json.dumps(about).encode(), db=meta)
             txn.put(b"books", _BOOKS.pack(0, 0), db=meta)
 
@@ -218,9 +261,9 @@ def _map_bytes(num_blocks: int, record_bytes: int, commit_bytes: int) -> int:
 
 
 def _claim_directory(name: str, path: Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"{name}: {path} is a file; the disk tier needs a directory")
     try:
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"{name}: {path} is a file; the disk tier needs a directory")
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = {entry.name for entry in path.iterdir()}
     except OSError as exc:
@@ -236,7 +279,10 @@ def _claim_directory(name: str, path: Path) -> None:
 
 def _lock_directory(name: str, path: Path) -> IO[str]:
     """Hold the directory for this process, or say who does."""
-    holder = os.fdopen(os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600), "r+")
+    try:
+        holder = os.fdopen(os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600), "r+")
+    except OSError as exc:
+        raise ConfigError(f"{name}: {path / _LOCK} cannot be opened: {exc.strerror}; who made it?") from exc
     try:
         fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
@@ -247,3 +293,9 @@ def _lock_directory(name: str, path: Path) -> IO[str]:
     holder.write(str(os.getpid()))
     holder.flush()
     return holder
+
+
+def _unlock_directory(holder: IO[str]) -> None:
+    """Let the next one in; explicitly, because a forked child has the same lock and may outlive us."""
+    fcntl.flock(holder, fcntl.LOCK_UN)
+    holder.close()

@@ -90,7 +90,7 @@ class MemoryTier:
     ) -> int:
         """See ``Tier.read``."""
         self._check_open()
-        check_blocks(self.name, self.block_bytes, keys, out)
+        check_blocks(self.name, self.block_bytes, keys, out, labels)
         slots, liar = self._pin(keys, labels)
         try:
             with self._translated():
@@ -106,8 +106,9 @@ class MemoryTier:
     def write(self, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor], labels: Sequence[Label]) -> None:
         """See ``Tier.write``."""
         self._check_open()
-        check_blocks(self.name, self.block_bytes, keys, blocks)
+        check_blocks(self.name, self.block_bytes, keys, blocks, labels)
         with self._writing:
+            self._check_open()  # again: close() may have held the lock before us
             news = {key: i for i, key in reversed(list(enumerate(keys))) if key not in self._slots}
             slots = self._take(len(news))
             try:
@@ -148,7 +149,9 @@ class MemoryTier:
         self._check_open()
 
     def close(self) -> None:
-        """See ``Tier.close``."""
+        """See ``Tier.close``. In a forked child it does nothing: its locks may be held by threads left behind."""
+        if os.getpid() != self._pid:
+            return
         with self._writing, self._state:
             if self._closed:
                 return

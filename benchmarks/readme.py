@@ -1,0 +1,118 @@
+"""Fill the marked parts of the README from committed results and examples.
+
+A part stands between ``<!-- name -->`` and ``<!-- /name -->``. With ``--check`` nothing is written,
+and a stale part is an error: that is what the test runs.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+SHOWN_TOKENS = (512, 2048, 4096, 8192)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the README anew, or say which parts are stale."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a part is stale")
+    parser.add_argument("--json", action="store_true", help="print which parts are stale as JSON")
+    args = parser.parse_args(argv)
+    readme = ROOT / "README.md"
+    old = readme.read_text()
+    new, stale = old, []
+    for name, text in parts().items():
+        filled = fill(new, name, text)
+        stale += [name] if filled != new else []
+        new = filled
+    if args.json:
+        print(json.dumps({"stale": stale}))
+    elif stale:
+        print(f"README.md: {'stale' if args.check else 'renewed'}: {', '.join(stale)}")
+    if not args.check:
+        readme.write_text(new)
+    return 1 if args.check and stale else 0
+
+
+def parts() -> dict[str, str]:
+    """Every marked part's text."""
+    report = json.loads((RESULTS / "reload_vs_prefill.json").read_text())
+    return {
+        "raw_tensors": (ROOT / "examples" / "raw_tensors.py").read_text().rstrip(),
+        "toy_loop": (ROOT / "examples" / "toy_loop.py").read_text().rstrip(),
+        "reload": reload_table(report),
+        "computed": computed_table(report),
+    }
+
+
+def fill(text: str, name: str, content: str) -> str:
+    """Replace what stands between a part's markers; a part outside a code block is set off by blank lines."""
+    pattern = re.compile(rf"(```python\n)?<!-- {name} -->\n.*?<!-- /{name} -->\n(```\n)?", re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"README.md has no part {name!r}: expected <!-- {name} --> and <!-- /{name} -->")
+    body = f"```python\n{content}\n```" if name in {"raw_tensors", "toy_loop"} else content
+    return pattern.sub(lambda _: f"<!-- {name} -->\n{body}\n<!-- /{name} -->\n", text)
+
+
+def reload_table(report: dict[str, Any]) -> str:
+    """The main table: medians at a few lengths, every path."""
+    about = report["conditions"]
+    lines = [
+        f"{about['model']} ({about['weights']} weights, {about['dtype']}), {about['cpu']}, "
+        f"{about['cores']} cores; medians of {about['runs']} interleaved runs; recompute in the fastest setting found "
+        f"({about['recompute_setting']}).",
+        "",
+        "| prompt tokens | path | time to first token, ms | faster than recompute | GiB/s | of the raw limit | of its floor |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in report["rows"]:
+        if row["prompt_tokens"] in SHOWN_TOKENS:
+            rates = [number(row[name]) for name in ("gib_per_s", "ratio_to_limit", "ratio_to_floor")]
+            lines.append(
+                f"| {row['prompt_tokens']:,} | {row['path']} | {row['p50_ms']:,.0f} | {row['speedup']:.1f}x | "
+                + " | ".join(rates)
+                + " |"
+            )
+    even = {path: "never" if n is None else f"{n} tokens" for path, n in report["break_even_tokens"].items()}
+    share = report["store_share_of_unseen_prefill"]
+    lines += [
+        "",
+        "GiB/s: a bare `get` into ready buffers. Raw limit: memcpy with all cores, or an O_DIRECT read for cold disk, in the "
+        "same round. Floor: the bytes at that limit, then the forward pass of the one token that is left. Cold: environment "
+        "closed, pages dropped, residency checked before every run.",
+        "",
+        f"Break-even, from: {', '.join(f'{path} {where}' for path, where in even.items())} (the shortest prompt measured is "
+        f"{min(row['prompt_tokens'] for row in report['rows'])} tokens). What the store adds to a prompt it has never seen: "
+        f"{', '.join(f'{s:.1%} at {int(n):,}' for n, s in share.items() if int(n) in SHOWN_TOKENS)} tokens. Output "
+        f"{'identical' if report['exact'] else 'NOT identical'}; logits equal the same two steps without a store bit for bit: "
+        f"{'yes' if report['bit_exact_same_split'] else 'no'}; largest logit difference to the prompt in one go: "
+        f"{report['max_logit_difference_to_one_go']:.0e}.",
+    ]
+    return "\n".join(lines)
+
+
+def computed_table(report: dict[str, Any]) -> str:
+    """Bigger models on named GPUs: computed, not measured."""
+    lines = [
+        "| computed, not measured | loading wins above, GB/s | one 7 GB/s drive against recompute |",
+        "| --- | ---: | ---: |",
+    ]
+    for row in report["computed"]:
+        loses = "" if row["one_drive_speedup"] > 1 else " (loses)"
+        lines.append(
+            f"| {row['shape']} on {row['gpu']} | {row['break_even_gb_per_s']:.1f} | {row['one_drive_speedup']:.2f}x{loses} |"
+        )
+    return "\n".join(lines)
+
+
+def number(value: float | None) -> str:
+    """Two digits, or a dash where a figure has no meaning."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

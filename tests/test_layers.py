@@ -1,0 +1,131 @@
+"""Who may import whom, and what stays importable without the heavy libraries.
+
+errors  spec  hashing  format  metrics  config       facts and formulas
+   policy   index                                    judgement: no I/O, no clock, no torch
+   placement      tiers                              decide | move: neither sees the other
+       core  transfer  reader  writer  store
+   opening  integrations  testing  __init__          edges
+"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kvtier
+
+PACKAGE = Path(kvtier.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+#: A part may import from its own layer and from those before it in this list.
+LAYERS = [
+    {"errors", "spec", "hashing", "format", "metrics", "config"},
+    {"policy", "index"},
+    {"placement", "tiers"},
+    {"core", "transfer", "reader", "writer", "store"},
+    {"opening", "integrations", "testing", "__init__"},
+]
+
+#: Parts of one layer that must not see each other.
+STRANGERS = [{"placement", "tiers"}, {"integrations", "testing"}]
+
+PURE = ["errors", "spec", "hashing", "metrics", "config", "policy.base", "policy.lru", "index", "placement"]
+JUDGEMENT = ["policy", "index", "placement"]
+NO_CLOCK_NO_FILES = {"asyncio", "io", "os", "pathlib", "random", "socket", "tempfile", "threading", "time"}
+
+
+def name_of(path):
+    return str(path.relative_to(PACKAGE))
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(path):
+    """Dotted names of all modules a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide who is meant"
+            found.add(node.module)
+    return found
+
+
+def parts_imported(path):
+    """Parts of kvtier that a file imports; the package itself counts as its ``__init__``."""
+    ours = [name.split(".") for name in imports(path) if name.split(".")[0] == "kvtier"]
+    return {names[1] if len(names) > 1 else "__init__" for names in ours}
+
+
+def layer(part):
+    return next(number for number, parts in enumerate(LAYERS) if part in parts)
+
+
+def test_every_part_has_its_layer():
+    assert {part_of(path) for path in FILES} == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_point_upwards(path):
+    assert {part for part in parts_imported(path) if layer(part) > layer(part_of(path))} == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_strangers_do_not_see_each_other(path):
+    strangers = set().union(*(pair for pair in STRANGERS if part_of(path) in pair)) - {part_of(path)}
+
+    assert parts_imported(path) & strangers == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_inside_the_package_nobody_goes_through_its_front_door(path):
+    assert "__init__" not in parts_imported(path)
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) != "integrations"], ids=name_of)
+def test_only_integrations_know_transformers(path):
+    assert "transformers" not in {name.split(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) != "tiers"], ids=name_of)
+def test_only_the_disk_tier_knows_lmdb(path):
+    assert "lmdb" not in {name.split(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) != "testing"], ids=name_of)
+def test_only_the_conformance_suites_need_pytest(path):
+    assert imports(path) & {"pytest", "hypothesis"} == set()
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) in JUDGEMENT], ids=name_of)
+def test_judgement_reads_no_clock_and_touches_no_file(path):
+    assert {name.split(".")[0] for name in imports(path)} & NO_CLOCK_NO_FILES == set()
+
+
+def loaded_by(module):
+    """Heavy libraries in memory once a module has been imported in a fresh process."""
+    code = f"import sys, {module}; print([m for m in ('torch', 'lmdb', 'transformers') if m in sys.modules])"
+    command, place = [sys.executable, "-c", code], PACKAGE.parent
+    return subprocess.run(command, capture_output=True, text=True, cwd=place, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_the_pure_part_imports_without_torch_and_lmdb(module):
+    assert loaded_by(f"kvtier.{module}") == "[]"
+
+
+def test_the_format_can_be_read_without_torch_and_lmdb():
+    assert loaded_by("kvtier.format") == "[]"
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert loaded_by("kvtier") == "[]"
+
+
+def test_the_test_of_imports_sees_a_heavy_one():
+    assert loaded_by("kvtier.tiers.environment") == "['lmdb']"

@@ -1,0 +1,358 @@
+"""Tiers that fail, lie or hang: a block may be lost, a wrong one is never served, and nobody is kept waiting."""
+
+import logging
+import time
+
+import pytest
+from store_helpers import (
+    GatedTier,
+    check,
+    counters,
+    disk_tier,
+    fetch,
+    keys,
+    make,
+    make_over,
+    memory,
+    orphans,
+    raw_damage,
+    save,
+    saved,
+    settle,
+    tokens,
+    where,
+)
+
+from kvtier.errors import TierFullError, TierUnavailableError
+from kvtier.store import Stored
+from kvtier.testing.tiers import Damaged, FaultyTier, ShortRead, on
+
+GONE = TierUnavailableError("disk", "unplugged")
+
+
+def no_faults(operation, number):
+    return None
+
+
+@pytest.fixture
+def faulty(tmp_path):
+    """A disk that does what it is told until it is given other faults."""
+    return FaultyTier(disk_tier(tmp_path, 16), no_faults)
+
+
+@pytest.fixture
+def store(faulty):
+    """Three blocks at rest in host memory, over that disk."""
+    with make_over(memory("host", 4), faulty) as store:
+        yield store
+        faulty.faults = no_faults
+
+
+@pytest.fixture
+def sunk(store):
+    """``abc`` lies on disk only."""
+    saved(store, "abc", "xyz")
+    assert where(store, "abc") == ("disk",) * 3
+    return store
+
+
+# Writes
+
+
+@pytest.mark.parametrize("error", [GONE, TierFullError("disk", "no run of free pages")], ids=["gone", "full"])
+def test_a_disk_that_cannot_write_loses_what_sinks(store, faulty, error):
+    faulty.faults = on("write", error)
+
+    saved(store, "abc", "xyz")
+
+    assert (fetch(store, "abc").num_blocks, counters(store)["lost_blocks"]) == (0, 3)
+
+
+def test_a_disk_that_cannot_write_does_not_disturb_puts(store, faulty):
+    faulty.faults = on("write", GONE)
+
+    done = []
+    for word in ("abc", "xyz", "pqr"):
+        done.append(save(store, word))
+        settle(store)
+
+    assert done == [Stored(3, 0)] * 3
+    assert fetch(store, "pqr").num_blocks == 3
+
+
+def test_a_disk_that_cannot_write_is_counted(store, faulty):
+    faulty.faults = on("write", GONE)
+
+    saved(store, "abc", "xyz")
+
+    assert counters(store)["tier_errors.disk"] == counters(store)["tier_errors"] == faulty.calls["write"] > 0
+
+
+def test_blocks_lost_on_their_way_down_leave_the_books_in_balance(store, faulty):
+    faulty.faults = on("write", GONE, 2, 4)
+
+    saved(store, "abc", "xyz", "pqr", "abX", "xyZ", "pqR")
+
+    check(store)
+    assert orphans(store) == []
+
+
+def test_a_device_that_cannot_write_refuses_the_put(tmp_path):
+    device = FaultyTier(memory("device", 4), on("write", GONE))
+    with make_over(device, disk_tier(tmp_path, 8)) as store:
+        assert save(store, "abc") == Stored(num_new=0, num_refused=3)
+        check(store)
+
+
+def test_a_device_that_works_again_takes_the_put(tmp_path):
+    device = FaultyTier(memory("device", 4), on("write", GONE, 1))
+    with make_over(device, disk_tier(tmp_path, 8)) as store:
+        save(store, "abc")
+
+        assert (save(store, "abc"), fetch(store, "abc").num_blocks) == (Stored(3, 0), 3)
+
+
+def test_a_device_that_fails_midway_keeps_the_head(tmp_path):
+    device = FaultyTier(memory("device", 4), on("write", GONE, 2))
+    with make_over(device, disk_tier(tmp_path, 8)) as store:
+        stored = save(store, "abc")
+
+        assert (stored.num_new + stored.num_refused, fetch(store, "abc").num_blocks) == (3, stored.num_new)
+        check(store)
+
+
+def test_a_promotion_that_fails_leaves_the_block_below(tmp_path):
+    host = FaultyTier(memory("host", 4), no_faults)
+    with make_over(host, disk_tier(tmp_path, 8)) as store:
+        saved(store, "abc", "xyz")
+        host.faults = on("write", GONE)
+        fetch(store, "abc")
+        settle(store)
+        host.faults = no_faults
+
+        assert fetch(store, "abc").tiers == ("disk",) * 3
+        check(store)
+
+
+# Reads
+
+
+def test_a_disk_that_cannot_read_is_a_miss_with_its_reason(sunk, faulty):
+    faulty.faults = on("read", GONE)
+
+    hit = fetch(sunk, "abc")
+
+    assert (hit.num_blocks, hit.stopped_by) == (0, "unavailable")
+
+
+def test_a_block_that_vanished_is_a_miss_with_its_reason(sunk, faulty):
+    faulty.faults = on("read", ShortRead(1))
+
+    hit = fetch(sunk, "abc")
+
+    assert (hit.num_blocks, hit.stopped_by) == (1, "unavailable")
+
+
+def test_a_damaged_block_is_a_miss_with_its_reason(sunk, faulty):
+    faulty.faults = on("read", Damaged(1))
+
+    hit = fetch(sunk, "abc")
+
+    assert (hit.num_blocks, hit.stopped_by) == (1, "damaged")
+
+
+def test_damage_and_errors_are_counted_apart(sunk, faulty):
+    saved(sunk, "pqr")  # xyz sinks as well
+    faulty.faults = on("read", Damaged(0), 1)
+    fetch(sunk, "abc")
+    settle(sunk)
+    faulty.faults = on("read", GONE)
+    fetch(sunk, "xyz")
+
+    counts = counters(sunk)
+    assert (counts["damaged_blocks"], counts["tier_errors.disk"]) == (1, 1)
+
+
+def test_a_flipped_bit_on_the_real_disk_is_found(tmp_path):
+    with make(tmp_path, host=4, disk=16) as store:
+        saved(store, "abc", "xyz")
+        raw_damage(store.tiers[-1], keys(store, "ab")[1])
+
+        hit = fetch(store, "abc")
+
+        assert (hit.num_blocks, hit.stopped_by, counters(store)["damaged_blocks"]) == (1, "damaged", 1)
+
+
+def test_a_damaged_block_takes_its_descendants_along(sunk, faulty):
+    faulty.faults = on("read", Damaged(1), 1)
+    fetch(sunk, "abc")
+    settle(sunk)
+    faulty.faults = no_faults
+
+    assert faulty.contains(keys(sunk, "abc")[1:2]) == faulty.contains(keys(sunk, "abc")[2:]) == 0
+    check(sunk)
+
+
+def test_after_damage_the_second_get_is_a_plain_miss(sunk, faulty):
+    faulty.faults = on("read", Damaged(0), 1)
+    fetch(sunk, "abc")
+    settle(sunk)
+
+    hit = fetch(sunk, "abc")
+
+    assert (hit.num_blocks, hit.stopped_by, counters(sunk)["damaged_blocks"]) == (0, "not_held", 1)
+
+
+@pytest.mark.parametrize("fault", [Damaged(1), ShortRead(1), GONE], ids=["damaged", "vanished", "gone"])
+def test_a_put_brings_a_forgotten_block_back(sunk, faulty, fault):
+    faulty.faults = on("read", fault)
+    fetch(sunk, "abc")
+    faulty.faults = no_faults
+
+    assert (save(sunk, "abc").num_refused, fetch(sunk, "abc").num_blocks) == (0, 3)
+
+
+def test_a_put_waits_for_the_deletion_of_the_damaged_block(tmp_path):
+    disk = GatedTier(disk_tier(tmp_path, 8), "delete")
+    with make_over(disk, put_patience_s=0.0) as store:
+        saved(store, "ab")
+        raw_damage(disk, keys(store, "ab")[1])
+        fetch(store, "ab")
+        assert disk.entered.wait(60)
+
+        early = save(store, "ab")
+        disk.gate.set()
+        settle(store)
+
+        assert (early, save(store, "ab")) == (Stored(num_new=0, num_refused=1), Stored(num_new=1, num_refused=0))
+
+
+def test_a_put_goes_on_if_the_deletion_ends_before_it_starts_to_wait(tmp_path, monkeypatch):
+    disk = GatedTier(disk_tier(tmp_path, 8), "delete")
+    with make_over(disk, put_patience_s=60.0) as store:
+        saved(store, "ab")
+        raw_damage(disk, keys(store, "ab")[1])
+        fetch(store, "ab")
+        take_up = store._writer._take_up
+
+        def ends_meanwhile(*args):
+            disk.gate.set()
+            settle(store)
+            return take_up(*args)
+
+        monkeypatch.setattr(store._writer, "_take_up", ends_meanwhile)
+
+        assert save(store, "ab") == Stored(num_new=1, num_refused=0)
+
+
+def test_a_block_damaged_on_its_way_up_is_not_promoted(sunk, faulty):
+    faulty.faults = on("read", Damaged(1), 2)  # the first read serves the get, the second one promotes
+
+    first = fetch(sunk, "abc")
+    settle(sunk)
+
+    assert (first.num_blocks, fetch(sunk, "abc").num_blocks, counters(sunk)["damaged_blocks"]) == (3, 1, 1)
+    check(sunk)
+
+
+def test_a_host_that_cannot_read_what_sinks_loses_it(tmp_path):
+    host = FaultyTier(memory("host", 4), on("read", GONE))
+    with make_over(host, disk_tier(tmp_path, 8)) as store:
+        saved(store, "abc", "xyz")
+
+        assert counters(store)["lost_blocks"] == 3
+        check(store)
+
+
+# Deletes
+
+
+def test_a_disk_that_cannot_delete_disturbs_nobody(tmp_path):
+    disk = FaultyTier(disk_tier(tmp_path, 4), no_faults)
+    with make_over(memory("host", 4), disk) as store:
+        saved(store, "abc", "xyz")
+        disk.faults = on("delete", GONE)
+
+        for word in ("pqr", "stu", "vwx"):
+            assert save(store, word).num_refused == 0
+            settle(store)
+
+        assert fetch(store, "vwx").num_blocks == 3
+        assert counters(store)["tier_errors.disk"] > 0
+
+
+# Too slow
+
+
+def test_a_put_does_not_wait_for_a_disk_that_hangs(tmp_path):
+    disk = GatedTier(disk_tier(tmp_path, 16), "write")
+    with make_over(memory("host", 4), disk, put_patience_s=0.05) as store:
+        save(store, "abc")
+        began = time.monotonic()
+
+        refused = sum(save(store, word).num_refused for word in ("pq", "rs", "tu", "vw"))
+
+        assert refused > 0
+        assert time.monotonic() - began < 30, "the gate is closed for 60 s: only patience can have ended the wait"
+        disk.gate.set()
+        check(store)
+
+
+def test_a_hanging_disk_does_not_hold_up_hits_in_memory(tmp_path):
+    disk = GatedTier(disk_tier(tmp_path, 16), "write")
+    with make_over(memory("host", 4), disk, put_patience_s=0.05) as store:
+        save(store, "abc")
+        save(store, "x")
+        assert disk.entered.wait(60)
+
+        assert fetch(store, "x").tiers == ("host",)
+        assert not disk.gate.is_set()
+        disk.gate.set()
+
+
+def test_puts_are_whole_again_once_the_disk_answers(tmp_path):
+    disk = GatedTier(disk_tier(tmp_path, 16), "write")
+    with make_over(memory("host", 4), disk, put_patience_s=0.01) as store:
+        saved_before = [save(store, word) for word in ("abc", "pq", "rs")]
+        disk.gate.set()
+        settle(store)
+
+        assert sum(stored.num_refused for stored in saved_before) > 0
+        assert save(store, "rs").num_refused == 0
+
+
+def test_waiting_for_a_prefetch_can_be_given_up(tmp_path):
+    disk = GatedTier(disk_tier(tmp_path, 8), "read")
+    with make_over(memory("host", 4), disk) as store:
+        saved(store, "abc", "xyz")
+        transfer = store.prefetch(tokens("abc"))
+        assert disk.entered.wait(60)
+
+        with pytest.raises(TimeoutError):
+            transfer.wait(timeout_s=0.0)
+        disk.gate.set()
+        assert transfer.wait(timeout_s=60) > 0
+
+
+# Closing
+
+
+def test_a_close_whose_flush_fails_warns_and_closes(store, faulty, caplog):
+    save(store, "abc")
+    faulty.faults = on("flush", GONE)
+
+    with caplog.at_level(logging.WARNING, "kvtier"):
+        store.close()
+
+    assert "unplugged" in caplog.text
+    assert faulty.inner._env._closed
+
+
+def test_a_flush_says_what_it_could_not_bring_down(store, faulty):
+    save(store, "abc")
+    faulty.faults = on("write", GONE)
+
+    done = store.flush()
+
+    assert (done.num_blocks, done.num_left) == (0, 3)
+    assert fetch(store, "abc").num_blocks == 3

@@ -1,0 +1,397 @@
+"""The disk tier: the laws of every tier, and what commits, kills, full disks and flipped bits leave behind."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tier_helpers import BLOCK, disk, find, held, payload, put, python, raw_flip, raw_get, raw_put, run_python, whole
+
+from kvtier.errors import CorruptBlockError, SpecMismatchError, TierFullError, TierUnavailableError
+from kvtier.format import PAGE_BYTES, record_bytes
+from kvtier.hashing import Label
+from kvtier.testing.tier_tests import TierTests, chain, check_survivors
+from kvtier.tiers import disk as disk_module
+from kvtier.tiers.extents import Extents
+
+KILL_WRITER = Path(__file__).with_name("kill_writer.py")
+REAL_BLOCK = 1_417_216
+"""A block of 32 tokens of a small real model in float32, rounded to what does not divide a page."""
+
+
+class TestLMDBTier(TierTests):
+    persistent = True
+    verifies = True
+
+    def open(self, path):
+        return disk(path, self.NUM_BLOCKS, self.BLOCK_BYTES)
+
+    def raw_damage(self, tier, key):
+        raw_flip(tier, key, len(raw_get(tier, key)) - 1)
+
+    def writer_command(self, path):
+        return [sys.executable, str(KILL_WRITER), str(path)]
+
+
+class TestLMDBTierWithAColdPageCache(TestLMDBTier):
+    """The same laws, with every record read around the map."""
+
+    @pytest.fixture(autouse=True)
+    def cold(self, monkeypatch):
+        monkeypatch.setattr(Extents, "resident", lambda *_: False)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "tier"
+
+
+def commits(tier):
+    return tier._env._env.info()["last_txnid"]
+
+
+def small_commits(blocks, block_bytes=BLOCK):
+    """Commits of a few blocks, so that small tiers live as large ones do."""
+    return patch.object(disk_module, "COMMIT_BYTES", blocks * record_bytes(block_bytes, 32))
+
+
+def map_of(pages):
+    """A map as short of room as that of a fragmented tier."""
+    return patch("kvtier.tiers.environment._map_bytes", lambda *_: pages * PAGE_BYTES)
+
+
+def test_several_blocks_share_a_commit(path):
+    with closing(disk(path)) as tier:
+        before = commits(tier)
+        put(tier, *range(8))
+
+        assert commits(tier) - before == 1
+
+
+def test_a_batch_larger_than_a_commit_takes_as_many_as_it_needs(path):
+    with small_commits(3), closing(disk(path)) as tier:
+        before = commits(tier)
+        put(tier, *range(8))
+
+        assert commits(tier) - before == 3
+
+
+def test_a_batch_of_several_commits_is_listed_as_one(path):
+    with small_commits(3), closing(disk(path, 16)) as tier:
+        put(tier, *range(8))
+        put(tier, *range(8, 12))
+
+    with closing(disk(path, 16)) as tier:
+        assert [label.depth for _, label in tier.scan()] == [*range(7, -1, -1), *range(11, 7, -1)]
+
+
+def test_writing_only_held_names_commits_nothing(path):
+    with closing(disk(path)) as tier:
+        put(tier, 1, 2)
+        before = commits(tier)
+        put(tier, 2, 1)
+
+        assert commits(tier) == before
+
+
+def test_a_batch_that_fills_the_map_in_a_later_commit_is_taken_back_whole(path):
+    with small_commits(1), map_of(64), closing(disk(path, 64)) as tier:
+        put(tier, 100)
+        with pytest.raises(TierFullError, match="nvme: the LMDB map is full"):
+            put(tier, *range(40))
+
+        assert held(tier) == [100]
+        assert tier.used_bytes == BLOCK
+        assert whole(tier, 100)
+
+
+def test_ten_kills_at_random_moments_leave_whole_blocks_and_every_block_acknowledged(path):
+    rng = random.Random(0)
+    with subprocess.Popen(**python(KILL_WRITER, path, "--rounds"), stdin=subprocess.PIPE) as parent:
+        for _ in range(10):
+            parent.stdin.write("go\n")
+            parent.stdin.flush()
+            lines = _kill_after(parent, rng.randrange(1, 40), rng.uniform(0, 0.01))
+
+            with closing(disk(path, TierTests.NUM_BLOCKS, TierTests.BLOCK_BYTES)) as tier:
+                check_survivors(tier, lines)
+        parent.stdin.close()
+
+
+def _kill_after(parent, num_lines, delay_s):
+    """Let a child say so many lines, kill it a moment later, and return all it said."""
+    child = int(parent.stdout.readline().split()[1])
+    lines = []
+    killer = threading.Timer(delay_s, os.kill, (child, signal.SIGKILL))
+    while (line := parent.stdout.readline()) != "dead\n":
+        lines.append(line)
+        if len(lines) == num_lines:
+            killer.start()
+    return lines
+
+
+def test_a_small_cap_can_be_filled_to_the_last_block_through_six_turnovers(path):
+    rng, blocks = random.Random(1), 40
+    payloads = [payload(number, REAL_BLOCK) for number in range(4)]
+    with small_commits(5, REAL_BLOCK), closing(disk(path, blocks, REAL_BLOCK)) as tier:
+        present, number = [], 0
+        while number < 7 * blocks:
+            count = rng.randrange(1, 12)
+            gone = present[: max(0, len(present) + count - blocks)]
+            assert tier.delete(chain(*gone).keys) == len(gone)
+            part = chain(*range(number, number + count))
+            tier.write(part.keys, [payloads[n % 4] for n in range(number, number + count)], part.labels)
+            present = [*present[len(gone) :], *range(number, number + count)]
+            number += count
+
+        assert len(present) == blocks
+        assert held(tier) == present
+        assert tier.used_bytes == tier.capacity_bytes == blocks * REAL_BLOCK
+        assert tier.file_bytes <= tier._env._env.info()["map_size"]
+        assert tier.file_bytes < 1.6 * tier.capacity_bytes
+
+
+def test_a_tier_reopened_with_less_room_can_delete_and_write(path):
+    with map_of(160), closing(disk(path, 40)) as tier:
+        put(tier, *range(40))
+
+    with map_of(8), closing(disk(path, 2)) as tier:
+        assert tier.delete(chain(*range(40)).keys) == 40
+        put(tier, 50, 51)
+
+        assert whole(tier, 50, 51)
+
+
+def test_a_tier_reopened_with_less_room_refuses_more_until_blocks_are_deleted(path):
+    with closing(disk(path, 8)) as tier:
+        put(tier, *range(8))
+
+    with closing(disk(path, 2)) as tier:
+        with pytest.raises(TierFullError, match="1 blocks do not fit"):
+            put(tier, 9)
+        assert whole(tier, *range(8))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_file_reaches_its_last_page_whatever_was_deleted(path, seed):
+    rng = random.Random(seed)
+    with small_commits(400, 1), closing(disk(path, 2000, 1)) as tier:
+        data = path / "data.mdb"
+        keys = put(tier, *range(600)).keys
+        rng.shuffle(keys)
+        while keys:
+            count = rng.randrange(1, 300)
+            tier.delete(keys[:count])
+            keys = keys[count:]
+
+            assert (tier._env._env.info()["last_pgno"] + 1) * PAGE_BYTES <= data.stat().st_size
+
+    with closing(disk(path, 2000, 1)) as tier:
+        assert tier.used_bytes == 0
+
+
+def test_the_space_of_an_empty_tier_is_not_that_of_its_map(path):
+    with closing(disk(path, 8)) as tier:
+        assert tier.file_bytes < 1 << 20
+
+
+def test_a_payload_begins_on_a_page_of_the_file(path):
+    with closing(disk(path, 8, 5000)) as tier:
+        put(tier, *range(8))
+
+    assert [find(path, payload(n, 5000).numpy()) % PAGE_BYTES for n in range(8)] == [0] * 8
+
+
+@pytest.fixture(scope="module")
+def one_block(tmp_path_factory):
+    """A tier that holds block 1, and its record."""
+    with closing(disk(tmp_path_factory.mktemp("one") / "tier", 8, 512)) as tier:
+        part = put(tier, 1)
+        yield tier, part, raw_get(tier, part.keys[0])
+
+
+def read_one(tier, part):
+    out = torch.zeros(tier.block_bytes, dtype=torch.uint8)
+    return tier.read(part.keys, [out], part.labels), out
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_flipped_bit_anywhere_in_a_record_is_found(one_block, data):
+    tier, part, record = one_block
+    position, bit = data.draw(st.integers(0, len(record) - 1)), data.draw(st.integers(0, 7))
+    raw_flip(tier, part.keys[0], position, 1 << bit)
+
+    with pytest.raises(CorruptBlockError, match=part.keys[0].hex()[:12]):
+        read_one(tier, part)
+
+    raw_flip(tier, part.keys[0], position, 1 << bit)
+    assert raw_get(tier, part.keys[0]) == record
+
+
+@pytest.mark.parametrize("length", [0, 1, 2000, 4591, 4593, 8192, 9184])
+def test_a_record_of_another_length_is_found(path, length):
+    with closing(disk(path, 8, 512)) as tier:
+        part = put(tier, 1)
+        record = raw_get(tier, part.keys[0])
+        raw_put(tier, part.keys[0], (record + record)[:length])
+
+        with pytest.raises(CorruptBlockError, match=f"record has {length} bytes, expected 4592"):
+            read_one(tier, part)
+
+
+def test_a_whole_record_under_another_blocks_name_is_found(path):
+    with closing(disk(path)) as tier:
+        part = put(tier, 1, 2)
+        raw_put(tier, part.keys[0], raw_get(tier, part.keys[1]))
+
+        with pytest.raises(CorruptBlockError, match=f"the record is that of block {part.keys[1].hex()[:12]}"):
+            whole(tier, 1)
+
+
+def test_of_several_damaged_blocks_the_first_is_named(path):
+    big = (2 << 20) // 4
+    with closing(disk(path, 8, big)) as tier:
+        part = put(tier, *range(8))
+        for number in (2, 5, 6):
+            raw_put(tier, part.keys[number], b"")
+        out = [torch.zeros(big, dtype=torch.uint8) for _ in part.keys]
+
+        with pytest.raises(CorruptBlockError) as caught:
+            tier.read(part.keys, out, part.labels)
+
+        assert caught.value.key == part.keys[2]
+        assert [torch.equal(out[number], payload(number, big)) for number in (0, 1)] == [True, True]
+
+
+def test_a_hole_before_a_damaged_block_is_a_miss_and_not_an_error(path):
+    big = (2 << 20) // 4
+    with closing(disk(path, 8, big)) as tier:
+        part = put(tier, *range(8))
+        tier.delete(part.keys[2:3])
+        raw_put(tier, part.keys[3], b"")
+
+        assert tier.read(part.keys, [torch.zeros(big, dtype=torch.uint8) for _ in part.keys]) == 2
+
+
+def test_a_label_too_long_for_the_header_is_refused_before_any_block_is_written(path):
+    with closing(disk(path)) as tier:
+        part = chain(1, 2)
+        long = Label(part.labels[1].parent, 1, bytes(4 * 997))
+
+        with pytest.raises(SpecMismatchError, match="has 997 token ids, the record's header holds 996"):
+            tier.write(part.keys, [payload(1), payload(2)], [part.labels[0], long])
+
+        assert held(tier) == []
+
+
+def test_the_longest_label_that_fits_is_kept(path):
+    with closing(disk(path)) as tier:
+        part = chain(1)
+        label = Label(part.labels[0].parent, 1, bytes(4 * 996))
+        tier.write(part.keys, [payload(1)], [label])
+
+        assert [found for _, found in tier.scan()] == [label]
+
+
+def test_close_waits_for_a_reader_that_is_looking_at_the_map(path, monkeypatch):
+    tier = disk(path)
+    part, out = put(tier, 1), torch.zeros(BLOCK, dtype=torch.uint8)
+    arrived, go_on, verify = threading.Event(), threading.Event(), disk_module.verify
+
+    def stop(*args, **kwargs):
+        arrived.set()
+        assert go_on.wait(60)
+        return verify(*args, **kwargs)
+
+    monkeypatch.setattr(disk_module, "verify", stop)
+    reader = threading.Thread(target=tier.read, args=(part.keys, [out], part.labels), daemon=True)
+    closer = threading.Thread(target=tier.close)
+    reader.start()
+    assert arrived.wait(60)
+    closer.start()
+    closer.join(0.1)
+
+    waits = closer.is_alive()
+    if waits:  # otherwise the map is gone under the reader, who would end the process
+        go_on.set()
+        reader.join()
+        closer.join()
+    assert waits
+    assert torch.equal(out, payload(1))
+
+
+def test_close_in_a_forked_child_does_not_wait_for_locks_left_behind(path):
+    with closing(disk(path)) as tier:
+        with tier._env._writer, tier._env._state:  # as another thread of the parent might hold them
+            child = os.fork()
+            if child == 0:
+                signal.alarm(10)
+                tier.close()
+                os._exit(0)
+
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_below_the_floor_of_free_space_nothing_is_written_and_blocks_stay(path):
+    with closing(disk(path)) as tier:
+        put(tier, 1)
+
+    with closing(disk(path, min_free_bytes=1 << 60)) as tier:
+        with pytest.raises(TierUnavailableError, match=rf"the disk has \d+ bytes left and {1 << 60} must stay free"):
+            put(tier, *range(2, 8))
+
+        assert held(tier) == [1]
+        assert whole(tier, 1)
+
+
+def test_below_the_floor_of_free_space_places_that_were_freed_are_used_again(path):
+    with closing(disk(path)) as tier:
+        put(tier, *range(8))
+
+    with closing(disk(path, min_free_bytes=1 << 60)) as tier:
+        tier.delete(chain(0, 1).keys)
+        put(tier, 10, 11)
+
+        assert whole(tier, *range(2, 8), 10, 11)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from tier_helpers import disk, held, put, whole
+from kvtier.errors import TierError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+tier = disk(sys.argv[1], 64, 100_000)
+put(tier, *range(8))
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+for spare in (0, 1_000, 150_000, 333_333):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (tier.file_bytes + spare, hard))
+    try:
+        put(tier, *range(8, 24))
+    except TierError as exc:
+        print(type(exc).__name__, held(tier) == list(range(8)), tier.used_bytes == 800_000, whole(tier, *range(8)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+put(tier, *range(8, 24))
+print("recovered", held(tier) == list(range(24)), whole(tier, *range(24)))
+tier.close()
+tier = disk(sys.argv[1], 64, 100_000)
+print("reopened", held(tier) == list(range(24)), whole(tier, *range(24)))
+"""
+
+
+def test_a_full_disk_loses_no_block_and_can_be_written_again_once_there_is_space(path):
+    assert run_python(FULL_DISK, path).splitlines() == [
+        *["TierUnavailableError True True True"] * 4,
+        "recovered True True",
+        "reopened True True",
+    ]

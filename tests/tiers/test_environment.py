@@ -1,0 +1,332 @@
+"""Opening a directory: what is refused, by which words, and that nothing was changed by refusing it."""
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+from contextlib import closing
+
+import lmdb
+import pytest
+from tier_helpers import BLOCK, disk, held, put, python, raw, run_python, whole
+
+from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierUnavailableError
+from kvtier.format import FORMAT_VERSION
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "tier"
+
+
+@pytest.fixture
+def filled(path):
+    """A directory with three blocks, closed."""
+    with closing(disk(path)) as tier:
+        put(tier, 1, 2, 3)
+    return path
+
+
+def data_of(path):
+    return (path / "data.mdb").read_bytes()
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(path):
+    path.write_text("mine")
+
+    with pytest.raises(ConfigError, match=f"nvme: {path} is a file; the disk tier needs a directory"):
+        disk(path)
+
+    assert path.read_text() == "mine"
+
+
+def test_a_directory_below_a_file_is_refused(path):
+    path.write_text("mine")
+
+    with pytest.raises(ConfigError, match="cannot be used: Not a directory"):
+        disk(path / "below")
+
+
+AS_NOBODY = """
+import os, sys
+from tier_helpers import disk
+from kvtier.errors import ConfigError
+
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    disk(sys.argv[1])
+except ConfigError as exc:
+    print(exc)
+"""
+
+
+def foreign_directory(tmp_path, mode):
+    """A directory that another user made, on a path that everybody can walk."""
+    place = tmp_path / "foreign"
+    place.mkdir()
+    place.chmod(mode)
+    for parent in place.parents[:3]:
+        parent.chmod(0o755)
+    return place
+
+
+@pytest.mark.parametrize("below", ["", "new"])
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path, below):
+    place = foreign_directory(tmp_path, 0o555) / below
+
+    said = run_python(AS_NOBODY, place)
+
+    assert re.match(f"nvme: {place} (is not writable|cannot be used: Permission denied); choose a directory", said)
+
+
+def test_a_directory_that_cannot_be_entered_is_refused(tmp_path):
+    place = foreign_directory(tmp_path, 0o000) / "new"
+
+    said = run_python(AS_NOBODY, place)
+    place.parent.chmod(0o700)
+
+    assert said.startswith(f"nvme: {place} cannot be used: Permission denied; choose a directory")
+
+
+def test_a_lock_file_that_cannot_be_opened_is_refused(path):
+    (path / "kvtier.lock").mkdir(parents=True)
+
+    with pytest.raises(ConfigError, match=r"kvtier\.lock cannot be opened: Is a directory"):
+        disk(path)
+
+
+def test_a_directory_with_somebodys_files_is_refused_and_left_alone(path):
+    path.mkdir()
+    (path / "thesis.tex").write_text("mine")
+
+    with pytest.raises(ConfigError, match=r"is not kvtier's: it holds 'thesis\.tex'; choose an empty directory"):
+        disk(path)
+
+    assert list(path.iterdir()) == [path / "thesis.tex"]
+
+
+def test_an_lmdb_environment_of_somebody_else_is_refused_and_stays_the_same(path):
+    path.mkdir()
+    with raw(path) as env, env.begin(write=True) as txn:
+        txn.put(b"key", b"value", db=env.open_db(b"theirs", txn=txn))
+    before = data_of(path)
+
+    with pytest.raises(ConfigError, match="holds an LMDB environment that is not kvtier's; choose another directory"):
+        disk(path)
+
+    assert data_of(path) == before
+
+
+@pytest.mark.parametrize("value", [None, b"\xff", b"not json", b"[1]", b'{"other": 1}'])
+def test_an_lmdb_environment_with_a_database_called_meta_is_not_yet_kvtiers(path, value):
+    path.mkdir()
+    with raw(path) as env, env.begin(write=True) as txn:
+        meta = env.open_db(b"meta", txn=txn)
+        if value is not None:
+            txn.put(b"format", value, db=meta)
+    before = data_of(path)
+
+    with pytest.raises(ConfigError, match="is not kvtier's"):
+        disk(path)
+
+    assert data_of(path) == before
+
+
+def test_an_lmdb_environment_with_plain_values_is_refused(path):
+    path.mkdir()
+    with raw(path) as env, env.begin(write=True) as txn:
+        txn.put(b"meta", b"a value, not a database")
+
+    with pytest.raises(ConfigError, match="is not kvtier's"):
+        disk(path)
+
+
+def test_a_data_file_that_is_not_lmdbs_is_refused_and_stays_the_same(path):
+    path.mkdir()
+    (path / "data.mdb").write_bytes(b"a database of another kind" * 1000)
+
+    with pytest.raises(ConfigError, match=r"is not an LMDB file kvtier can read: .*; choose another directory"):
+        disk(path)
+
+    assert data_of(path) == b"a database of another kind" * 1000
+
+
+def test_a_directory_refused_once_can_be_used_once_it_is_emptied(path):
+    path.mkdir()
+    (path / "data.mdb").write_bytes(b"a database of another kind" * 1000)
+    with pytest.raises(ConfigError):
+        disk(path)
+    (path / "data.mdb").unlink()
+
+    with closing(disk(path)) as tier:
+        put(tier, 1)
+
+
+def test_a_newer_format_is_refused_by_both_numbers_and_stays_the_same(filled):
+    newer = FORMAT_VERSION + 1
+    with raw(filled) as env, env.begin(write=True) as txn:
+        txn.put(b"format", json.dumps({"format": newer}).encode(), db=env.open_db(b"meta", txn=txn))
+    before = data_of(filled)
+
+    with pytest.raises(ConfigError, match=f"has format {newer}, this kvtier reads {FORMAT_VERSION}; use the release"):
+        disk(filled)
+
+    assert data_of(filled) == before
+
+
+def test_another_block_size_is_refused_and_the_blocks_are_still_there(filled):
+    with pytest.raises(SpecMismatchError, match=f"holds blocks of {BLOCK} bytes, expected {2 * BLOCK}"):
+        disk(filled, block_bytes=2 * BLOCK)
+
+    with closing(disk(filled)) as tier:
+        assert whole(tier, 1, 2, 3)
+
+
+def test_another_header_length_is_refused(filled):
+    with pytest.raises(SpecMismatchError):
+        disk(filled, block_tokens=2000)
+
+
+def test_room_for_less_than_one_block_is_refused_before_anything_is_made(path):
+    with pytest.raises(ConfigError, match=f"nvme: {BLOCK - 1} bytes hold no block of {BLOCK} bytes"):
+        disk(path, block_bytes=BLOCK, blocks=(BLOCK - 1) / BLOCK)
+
+    assert not path.exists()
+
+
+def test_a_directory_open_in_this_process_is_refused_by_its_number(path):
+    with closing(disk(path)) as tier:
+        with pytest.raises(ConfigError, match=f"is in use by process {os.getpid()}; close that store first"):
+            disk(path)
+
+        put(tier, 1)
+        assert whole(tier, 1)
+
+
+HOLD = """
+import sys
+from tier_helpers import disk
+tier = disk(sys.argv[1])
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_directory_open_in_another_process_is_refused_by_its_number_until_that_is_killed(path):
+    with subprocess.Popen(**python("-c", HOLD, path), stdin=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == "open\n"
+
+        with pytest.raises(ConfigError, match=f"is in use by process {holder.pid}; close that store first"):
+            disk(path)
+        holder.kill()
+        holder.wait()
+
+        with closing(disk(path)) as tier:
+            put(tier, 1)
+
+
+def test_a_directory_can_be_opened_again_after_close(filled):
+    with closing(disk(filled)) as tier:
+        assert held(tier) == [1, 2, 3]
+
+
+def test_a_forked_child_that_lives_on_does_not_keep_the_directory(path):
+    tier = disk(path)
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    try:
+        tier.close()
+
+        with closing(disk(path)) as again:
+            put(again, 1)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_forked_child_is_refused_and_may_close(path):
+    with closing(disk(path)) as tier:
+        put(tier, 1)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            refused = False
+            try:
+                whole(tier, 1)
+            except TierClosedError:
+                refused = True
+            tier.close()
+            os._exit(0 if refused else 1)
+
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert whole(tier, 1)
+        with pytest.raises(ConfigError, match="is in use"):
+            disk(path)
+
+
+@pytest.mark.parametrize("pages", [2, 3, 8])
+def test_a_data_file_cut_short_is_refused_instead_of_ending_the_process(filled, pages):
+    os.truncate(filled / "data.mdb", pages * 4096)
+
+    with pytest.raises(TierUnavailableError, match=f"is cut short: {pages * 4096} bytes, its pages need .*; move it"):
+        disk(filled)
+
+    assert (filled / "data.mdb").stat().st_size == pages * 4096
+
+
+@pytest.mark.parametrize("size", [1, 100, 4096, 5000])
+def test_a_data_file_without_its_first_pages_is_refused(filled, size):
+    os.truncate(filled / "data.mdb", size)
+
+    with pytest.raises((ConfigError, TierUnavailableError), match=r"data\.mdb"):
+        disk(filled)
+
+
+def test_a_data_file_cut_behind_its_last_page_is_whole(filled):
+    with raw(filled) as env:
+        needed = (env.info()["last_pgno"] + 1) * 4096
+    os.truncate(filled / "data.mdb", needed)
+
+    with closing(disk(filled)) as tier:
+        assert whole(tier, 1, 2, 3)
+
+
+def test_an_empty_data_file_is_a_new_environment(path):
+    path.mkdir()
+    (path / "data.mdb").touch()
+
+    with closing(disk(path)) as tier:
+        put(tier, 1)
+        assert whole(tier, 1)
+
+
+def test_an_environment_killed_before_its_first_commit_is_a_new_one(path):
+    path.mkdir()
+    lmdb.open(str(path), max_dbs=3).close()
+
+    with closing(disk(path)) as tier:
+        put(tier, 1)
+        assert whole(tier, 1)
+
+
+def test_files_and_directory_belong_to_their_owner_alone(filled):
+    def mode(place):
+        return stat.S_IMODE(place.stat().st_mode)
+
+    assert mode(filled) == 0o700
+    assert {entry.name: mode(entry) for entry in filled.iterdir()} == {
+        "data.mdb": 0o600,
+        "lock.mdb": 0o600,
+        "kvtier.lock": 0o600,
+    }
+
+
+def test_a_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    with closing(disk("~/cache")):
+        assert (tmp_path / "cache" / "data.mdb").exists()
