@@ -61,38 +61,44 @@ def fill(text: str, name: str, content: str) -> str:
 def reload_table(report: dict[str, Any]) -> str:
     """The main table: medians at a few lengths, every path."""
     about = report["conditions"]
+    setting = f"recompute in the fastest setting found ({about['recompute_setting']})"
+    what = f"{about['model']} ({about['weights']} weights, {about['dtype']})"
+    where = f"{about['cpu']}, {about['cores']} cores"
+    heads = ["prompt tokens", "path", "time to first token, ms", "faster than recompute"]
+    heads += ["GiB/s", "of the raw limit", "of its floor"]
     lines = [
-        f"{about['model']} ({about['weights']} weights, {about['dtype']}), {about['cpu']}, "
-        f"{about['cores']} cores; medians of {about['runs']} interleaved runs; recompute in the fastest setting found "
-        f"({about['recompute_setting']}).",
+        f"{what} on {where}; medians of {about['runs']} interleaved runs; {setting}.",
         "",
-        "| prompt tokens | path | time to first token, ms | faster than recompute | GiB/s | of the raw limit | of its floor |",
+        "| " + " | ".join(heads) + " |",
         "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in report["rows"]:
         if row["prompt_tokens"] in SHOWN_TOKENS:
             rates = [number(row[name]) for name in ("gib_per_s", "ratio_to_limit", "ratio_to_floor")]
-            lines.append(
-                f"| {row['prompt_tokens']:,} | {row['path']} | {row['p50_ms']:,.0f} | {row['speedup']:.1f}x | "
-                + " | ".join(rates)
-                + " |"
-            )
-    even = {path: "never" if n is None else f"{n} tokens" for path, n in report["break_even_tokens"].items()}
-    share = report["store_share_of_unseen_prefill"]
-    lines += [
-        "",
-        "GiB/s: a bare `get` into ready buffers. Raw limit: memcpy with all cores, or an O_DIRECT read for cold disk, in the "
-        "same round. Floor: the bytes at that limit, then the forward pass of the one token that is left. Cold: environment "
-        "closed, pages dropped, residency checked before every run.",
-        "",
-        f"Break-even, from: {', '.join(f'{path} {where}' for path, where in even.items())} (the shortest prompt measured is "
-        f"{min(row['prompt_tokens'] for row in report['rows'])} tokens). What the store adds to a prompt it has never seen: "
-        f"{', '.join(f'{s:.1%} at {int(n):,}' for n, s in share.items() if int(n) in SHOWN_TOKENS)} tokens. Output "
-        f"{'identical' if report['exact'] else 'NOT identical'}; logits equal the same two steps without a store bit for bit: "
-        f"{'yes' if report['bit_exact_same_split'] else 'no'}; largest logit difference to the prompt in one go: "
-        f"{report['max_logit_difference_to_one_go']:.0e}.",
-    ]
-    return "\n".join(lines)
+            cells = [f"{row['prompt_tokens']:,}", row["path"], f"{row['p50_ms']:,.0f}", f"{row['speedup']:.1f}x"]
+            lines.append("| " + " | ".join([*cells, *rates]) + " |")
+    return "\n".join([*lines, "", METHOD, "", findings(report)])
+
+
+METHOD = (
+    "GiB/s: a bare `get` into ready buffers. Raw limit: memcpy with all cores, or an O_DIRECT read for cold disk, in "
+    "the same round. Floor: the bytes at that limit, then the forward pass of the one token that is left. Cold: "
+    "environment closed, pages dropped, residency checked before every run."
+)
+
+
+def findings(report: dict[str, Any]) -> str:
+    """Break-even, overhead and exactness in a paragraph."""
+    shortest = min(row["prompt_tokens"] for row in report["rows"])
+    even = ", ".join(f"{p} {'never' if n is None else f'{n} tokens'}" for p, n in report["break_even_tokens"].items())
+    unseen = report["store_share_of_unseen_prefill"]
+    shares = ", ".join(f"{share:.1%} at {int(n):,}" for n, share in unseen.items() if int(n) in SHOWN_TOKENS)
+    return (
+        f"Break-even, from: {even} (the shortest prompt measured has {shortest}). What the store adds to a prompt it "
+        f"has never seen: {shares} tokens. Output {'identical' if report['exact'] else 'NOT identical'}; logits equal "
+        f"the same two steps without a store bit for bit: {'yes' if report['bit_exact_same_split'] else 'no'}; "
+        f"largest logit difference to the prompt in one go: {report['max_logit_difference_to_one_go']:.0e}."
+    )
 
 
 def computed_table(report: dict[str, Any]) -> str:
@@ -103,9 +109,8 @@ def computed_table(report: dict[str, Any]) -> str:
     ]
     for row in report["computed"]:
         loses = "" if row["one_drive_speedup"] > 1 else " (loses)"
-        lines.append(
-            f"| {row['shape']} on {row['gpu']} | {row['break_even_gb_per_s']:.1f} | {row['one_drive_speedup']:.2f}x{loses} |"
-        )
+        needed, gained = f"{row['break_even_gb_per_s']:.1f}", f"{row['one_drive_speedup']:.2f}x{loses}"
+        lines.append(f"| {row['shape']} on {row['gpu']} | {needed} | {gained} |")
     return "\n".join(lines)
 
 

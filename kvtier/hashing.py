@@ -23,7 +23,7 @@ cross-tenant timing probes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple, NewType
 
@@ -71,7 +71,7 @@ class Namespace:
     """Order of the bytes inside a block. Engines with their own packing (vLLM on an AMX CPU,
     say) must name it, since packed bytes are not portable."""
 
-    salt: bytes = b""
+    salt: bytes = field(default=b"", repr=False)
     """Secret of a tenant; blocks are shared only between callers that know it."""
 
     def __post_init__(self) -> None:

@@ -16,7 +16,9 @@ Three rules make a plan:
   of the forest may lose its last copy, so a held block always has its parent;
 * a block on its way down or out is a miss from the moment it is planned; one on its way up
   stays readable where it was until it is readable above, and only then is dropped below;
-* the chain being placed, leased blocks and blocks in flight are never victims.
+* leased blocks and blocks in flight are never victims; the chain being written may sink, so that
+  a prompt longer than a tier spills into the next, but none of it is dropped to make room for
+  the rest; a chain being promoted or copied does neither.
 
 ``commit``, ``abort`` and ``forget`` return follow-up drops: blocks that became unreachable in
 the meantime. They are orders like any others.
@@ -122,11 +124,11 @@ class Placement:
         Args:
             chain: Blocks to place.
             dst: The tier that takes new blocks.
-            hold: Further names that must not make room, such as the rest of the prompt.
+            hold: Further names that must not be dropped for it, such as the rest of the prompt.
         """
         new: list[Move] = []
         before = [label.parent for label in chain.labels[:1]]  # of a chain that starts mid-prompt
-        with _Sweep(self._books, [*before, *chain.keys, *hold]) as sweep:
+        with _Sweep(self._books, [*before, *chain.keys, *hold], may_sink=True) as sweep:
             for key, label in zip(chain.keys, chain.labels, strict=True):
                 node = self.index.nodes.get(key)
                 if node is None:
@@ -220,7 +222,7 @@ class Placement:
             node.moves -= 1
             if move.dst is not None:
                 self._used[move.dst] -= 1
-            if move.src is not None and (move.dst is None or move.dst > move.src) and not move.keep:
+            if move.src is not None and not move.keep:
                 self._leave(node, move.src)
             follow += self._resolve(node)
         return follow
@@ -352,9 +354,10 @@ class Placement:
 class _Sweep:
     """Making room during one plan: one pass over each tier's policy, victims worst first."""
 
-    def __init__(self, books: _Books, protected: Sequence[BlockHash]) -> None:
+    def __init__(self, books: _Books, protected: Sequence[BlockHash], *, may_sink: bool = False) -> None:
         self._books = books
         self._protected = set(protected)
+        self._may_sink = may_sink
         self._moves: list[Move] = []
         self._spare = [0] * len(books.rules)
         """Places set aside for victims of the tier above and not used yet."""
@@ -392,9 +395,12 @@ class _Sweep:
 
     def _may_leave(self, key: BlockHash, tier: int) -> bool:
         node = self._books.index.nodes[key]
-        if node.leases or node.moves or key in self._protected:
+        protected = key in self._protected
+        if node.leases or node.moves or (protected and not self._may_sink):
             return False
-        return bool(node.tiers & ~(1 << tier)) or self._room_below(tier) or not node.children
+        if node.tiers & ~(1 << tier) or self._room_below(tier):
+            return True
+        return not protected and not node.children
 
     def _room_below(self, tier: int) -> bool:
         """One place in the next tier is set aside for a victim of this one, if there can be one."""

@@ -275,6 +275,8 @@ class TieredStore:
                 f"put: {len(blocks)} blocks from number {start} on, but the prompt has {len(chain)} whole blocks"
             )
         check_blocks("put", self.spec.block_bytes, part.keys, blocks)
+        with self._core.lock:  # room for a prompt's tail is made by others before it is made by its head
+            self._core.placement.touch(chain.keys)
         num_new = self._writer.write(part, blocks)
         with self._core.lock:
             self._core.placement.touch(chain.keys)

@@ -28,6 +28,7 @@ log = logging.getLogger("kvtier")
 
 #: Bytes of the buffer between two tiers; a longer run of moves goes through it in parts.
 STAGING_BYTES = 64 << 20
+_STAGING_BLOCKS = 256  # of tiny blocks a part needs no more
 
 
 class Transfer:
@@ -58,7 +59,7 @@ class Staging:
     """
 
     def __init__(self, block_bytes: int, *, pinned: bool) -> None:
-        num_blocks = max(1, STAGING_BYTES // block_bytes)
+        num_blocks = max(1, min(_STAGING_BLOCKS, STAGING_BYTES // block_bytes))
         self.blocks = list(torch.zeros((num_blocks, block_bytes), dtype=torch.uint8, pin_memory=pinned))
         self.lock = threading.Lock()
 

@@ -217,7 +217,9 @@ GROUPS: tuple[Group, ...] = (
             Mutant("or self._rules[src].durable:", ":", "a disk block is deleted when it is used"),
             Mutant("self._used[move.dst] -= 1", "pass", "a failed arrival keeps its place"),
             Mutant(
-                "move.dst > move.src) and not move.keep:", "move.dst > move.src):", "a failed copy loses its source"
+                "[move.dst] -= 1\n            if move.src is not None and not move.keep:",
+                "[move.dst] -= 1\n            if move.src is not None:",
+                "a failed copy loses its source",
             ),
             Mutant(
                 "if node is None or not node.tiers >> tier & 1:", "if node is None:", "what is not there is dropped"
@@ -281,7 +283,11 @@ GROUPS: tuple[Group, ...] = (
             Mutant("self._books.used[tier] -= unused", "pass", "a place set aside is never given back"),
             Mutant("if node.leases or node.moves", "if node.moves", "a leased block is evicted"),
             Mutant("if node.leases or node.moves or key", "if node.leases or key", "a block in flight is evicted"),
-            Mutant("or key in self._protected:", ":", "a prompt evicts its own head"),
+            Mutant("(protected and not self._may_sink)", "False", "a promotion makes room with its own chain"),
+            Mutant(
+                "return not protected and not node.children", "return not node.children", "a prompt drops its own head"
+            ),
+            Mutant("*hold], may_sink=True", "*hold], may_sink=False", "a prompt ends where the fastest tier does"),
             Mutant(
                 "return bool(node.tiers & ~(1 << tier)) or self._room_below", "return self._room_below", "room for none"
             ),

@@ -153,6 +153,8 @@ def raw_damage(tier, key):
         record = bytearray(txn.get(key, db=env.blocks))
         record[-1] ^= 1
         txn.put(key, bytes(record), db=env.blocks)
+        txn.delete(key, db=env.extents)  # LMDB moved the record; the old place still holds the good bytes
+    getattr(tier, "inner", tier)._extents.learned.pop(key, None)
 
 
 class GatedTier(SlowTier):

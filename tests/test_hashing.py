@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -87,8 +88,9 @@ def test_the_known_chain_is_that_of_the_documented_formula():
 @pytest.mark.parametrize("seed", ["0", "12345"])
 def test_names_are_the_same_in_another_process(seed):
     code = (
-        "from kvtier.hashing import *; from kvtier.spec import KVSpec\n"
-        f"for key in chain_hashes({NAMESPACE!r}, {TOKENS!r}): print(key.hex())"
+        "import pickle; from kvtier.hashing import chain_hashes\n"
+        f"names = pickle.loads(bytes.fromhex('{pickle.dumps(NAMESPACE).hex()}'))\n"
+        f"for key in chain_hashes(names, {TOKENS!r}): print(key.hex())"
     )
     environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
 
@@ -354,3 +356,7 @@ def test_a_namespace_needs_only_a_spec_and_weights():
     namespace = Namespace(spec=SPEC, weights="w")
 
     assert (namespace.revision, namespace.adapter, namespace.layout, namespace.salt) == ("", "", "kvtier-v1", b"")
+
+
+def test_a_tenants_secret_is_not_in_the_repr():
+    assert "tenant secret" not in repr(replace(NAMESPACE, salt=b"tenant secret"))

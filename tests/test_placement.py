@@ -211,11 +211,26 @@ def test_a_block_sinks_one_tier_at_a_time():
     assert show(write(placement, "b")) == ["a:0>-", "b:->0"]
 
 
-def test_the_chain_being_placed_is_never_a_victim():
+def test_a_prompt_longer_than_a_tier_spills_into_the_next():
     placement = make(2, 2)
     put(placement, "ab")
 
+    assert show(write(placement, "abc")) == ["ab:0>1", "abc:->0"]
+
+
+def test_none_of_a_prompt_is_dropped_for_the_rest_of_it():
+    placement = make(2)
+    put(placement, "ab")
+
     assert show(write(placement, "abc")) == []
+
+
+def test_a_chain_being_promoted_is_never_a_victim():
+    placement = make(1, 2)
+    put(placement, "a")
+    put(placement, "ab")
+
+    assert show(placement.plan_promote(keys("ab"))) == []
 
 
 def test_the_parent_of_a_chain_that_starts_mid_prompt_is_never_a_victim():
@@ -225,14 +240,14 @@ def test_the_parent_of_a_chain_that_starts_mid_prompt_is_never_a_victim():
     assert placement.plan_write(chain("ab", start=1)) == []
 
 
-def test_a_name_held_for_the_length_of_the_plan_is_never_a_victim():
-    placement = make(2, 2)
+def test_a_name_held_for_the_length_of_the_plan_is_not_dropped():
+    placement = make(2)
     put(placement, "a")
     put(placement, "b")
 
     plan = placement.plan_write(chain("c"), hold=keys("a"))
 
-    assert show(plan) == ["b:0>1", "c:->0"]
+    assert show(plan) == ["b:0>-", "c:->0"]
 
 
 def test_a_leased_block_is_never_a_victim():

@@ -69,14 +69,19 @@ class PlacementMachine(RuleBasedStateMachine):
         if moves:
             self.plans.append(deque(moves))
 
-    def plan(self, make_plan, placed):
+    def plan(self, make_plan, placed, *, may_sink=False):
         """Take orders that begin something, and look at who has to leave for it."""
         busy, leased = {word(move.key) for move in self.in_flight()}, self.leased()
 
         moves = make_plan()
 
         victims = {word(move.key) for move in moves if move.src is not None and not move.keep}
-        assert not victims & {word(each) for each in placed}, "the chain being placed is never a victim"
+        own = victims & {word(each) for each in placed}
+        lost = {
+            word(move.key) for move in moves if move.dst is None and sum(word(move.key) in t for t in self.held) == 1
+        }
+        assert not own & lost, "none of the chain being placed is dropped for the rest"
+        assert may_sink or not own, "a chain being promoted or copied makes no room for itself"
         assert not victims & leased, "a leased block is never a victim"
         assert not {word(move.key) for move in moves} & busy, "a block in flight is left alone"
         assert len({move.key for move in moves}) == len(moves), "one move a block"
@@ -133,7 +138,7 @@ class PlacementMachine(RuleBasedStateMachine):
         missing = [text[: i + 1] for i in range(len(text)) if text[: i + 1] not in held]
         was_idle, free = self.idle(), self.capacities[0] - len(self.held[0])
 
-        moves = self.plan(lambda: self.placement.plan_write(chain(text)), keys(text))
+        moves = self.plan(lambda: self.placement.plan_write(chain(text)), keys(text), may_sink=True)
 
         new = [word(move.key) for move in moves if move.src is None]
         if was_idle:
@@ -143,7 +148,7 @@ class PlacementMachine(RuleBasedStateMachine):
     @rule(text=prompts, start=st.integers(1, 2), place=places)
     def write_part(self, text, start, place):
         part = chain(text, start=min(start, len(text) - 1))
-        self.plan(lambda: self.placement.plan_write(part, place % len(self.held)), part.keys)
+        self.plan(lambda: self.placement.plan_write(part, place % len(self.held)), part.keys, may_sink=True)
 
     @precondition(lambda self: any(self.held[1:]))
     @rule(pick=picks, place=places)

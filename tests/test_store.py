@@ -75,9 +75,9 @@ def test_a_match_stops_where_the_prompt_parts_from_what_is_held(store):
 
 
 def test_a_match_names_the_fastest_tier_of_each_block(spread):
-    saved(spread, "cdx")  # its new block needs a place: the device's oldest tail sinks
+    saved(spread, "cdx")  # its new block needs a place: the device's oldest tail sinks, and with it the host's
 
-    assert where(spread, "cdx") == ("host", "host", "device")
+    assert where(spread, "cdx") == ("host", "disk", "device")
 
 
 def test_asking_changes_no_statistics(spread):
@@ -516,3 +516,9 @@ def test_blocks_in_memory_of_ones_own_making_are_served_alike():
         saved(store, "wx", "yz")
 
         assert fetch(store, "wx").tiers == ("a", "b")
+
+
+def test_a_prompt_longer_than_every_faster_tier_is_stored_whole(store):
+    saved(store, "abcdefghi")
+
+    assert store.match(tokens("abcdefghi")).num_blocks == 9

@@ -103,16 +103,25 @@ class CachedLM:
 
     Raises:
         UnsupportedModelError: The model's cache cannot be restored exactly.
-        SpecMismatchError: The store is for another geometry.
+        SpecMismatchError: The store is for another geometry, other weights or another ``chunk_tokens``.
         ConfigError: ``chunk_tokens`` is not a multiple of the block length.
     """
 
-    def __init__(self, model: PreTrainedModel, store: TieredStore | None, *, chunk_tokens: int | None = None) -> None:
-        block_tokens = store.spec.block_tokens if store is not None else DEFAULT_BLOCK_TOKENS
-        self.spec = kv_spec(model, block_tokens)
-        if store is not None and store.spec != self.spec:
-            raise SpecMismatchError(f"the store is for {store.spec}, the model needs {self.spec}")
-        _check_chunk(chunk_tokens, block_tokens if store is not None else 1)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        store: TieredStore | None,
+        *,
+        chunk_tokens: int | None = None,
+        _names: Namespace | None = None,
+    ) -> None:
+        if store is None:
+            _check_chunk(chunk_tokens, 1)
+            self.spec = kv_spec(model)
+        else:
+            self.spec = store.spec
+            if store.namespace is not _names:  # ``open`` has just derived it from this very model
+                _check_namespace(model, store, chunk_tokens)
         self.model = model
         self.store = store
         self.chunk_tokens = chunk_tokens
@@ -146,7 +155,7 @@ class CachedLM:
             sizes: ``device``, ``host``, ``disk`` and other arguments of ``kvtier.open_store``.
         """
         names = namespace_of(model, block_tokens=block_tokens, chunk_tokens=chunk_tokens, adapter=adapter, salt=salt)
-        return cls(model, open_store(directory, names, **sizes), chunk_tokens=chunk_tokens)
+        return cls(model, open_store(directory, names, **sizes), chunk_tokens=chunk_tokens, _names=names)
 
     def prefill(self, prompt: Sequence[int], *, max_new_tokens: int = 0) -> Prefill:
         """Compute what the store does not have of a prompt, and save it.
@@ -317,3 +326,18 @@ class CachedLM:
 def _check_chunk(chunk_tokens: int | None, block_tokens: int) -> None:
     if chunk_tokens is not None and (chunk_tokens < 1 or chunk_tokens % block_tokens):
         raise ConfigError(f"chunk_tokens must be a multiple of block_tokens ({block_tokens}), got {chunk_tokens}")
+
+
+def _check_namespace(model: PreTrainedModel, store: TieredStore, chunk_tokens: int | None) -> None:
+    """Refuse a store whose blocks this model did not make; adapter and salt are the caller's word."""
+    own = store.namespace
+    needed = namespace_of(
+        model, block_tokens=own.spec.block_tokens, chunk_tokens=chunk_tokens, adapter=own.adapter, salt=own.salt
+    )
+    for name in ("spec", "weights", "layout"):
+        got, expected = getattr(own, name), getattr(needed, name)
+        if got != expected:
+            raise SpecMismatchError(
+                f"the store's namespace has {name} {got!r}, the model needs {expected!r}; "
+                "open it with namespace_of(model, ...)"
+            )

@@ -40,7 +40,7 @@ from kvtier.tiers.extents import Extents
 COMMIT_BYTES = 64 << 20
 
 #: Threads that read records from the page cache: a copy is bound by memory, not by waiting.
-_WARM_LANES = min(4, os.cpu_count() or 1)
+_WARM_LANES = min(8, os.cpu_count() or 1)
 
 
 class LMDBTier:
@@ -73,7 +73,7 @@ class LMDBTier:
         capacity_bytes: int,
         block_bytes: int,
         block_tokens: int = DEFAULT_BLOCK_TOKENS,
-        threads: int = 8,
+        threads: int = 16,
         min_free_bytes: int = 512 << 20,
     ) -> None:
         self.name = name
@@ -90,7 +90,7 @@ class LMDBTier:
             record_bytes=self._record_bytes,
             commit_bytes=COMMIT_BYTES,
         )
-        self._extents = Extents(self._env.data, self._record_bytes)
+        self._extents = Extents(self._env.data, self._record_bytes, threads)
         self._striper = Striper(name, threads)
         self._scratch: Bytes = np.zeros(self._record_bytes, np.uint8)
 
@@ -119,7 +119,7 @@ class LMDBTier:
         self._env.check_open()
         check_blocks(self.name, self.block_bytes, keys, out, labels)
         ends: dict[int, CorruptBlockError | None] = {len(keys): None}
-        direct, unknown = self._survey(keys)
+        cold, unknown = self._survey(keys)
 
         def stripe(indices: range) -> None:
             with self._env.reading() as txn:
@@ -127,9 +127,7 @@ class LMDBTier:
                     if i > min(ends):
                         return
                     try:
-                        found = self._copy_out(
-                            txn, keys[i], out[i], labels[i] if labels is not None else None, direct=direct
-                        )
+                        found = self._copy_out(txn, keys[i], out[i], labels[i] if labels is not None else None)
                     except CorruptBlockError as exc:
                         ends[i] = exc
                         return
@@ -138,7 +136,7 @@ class LMDBTier:
                         return
 
         with self._env.held_open(), self._extents.read_ahead(on=unknown):
-            lanes = None if direct else _WARM_LANES
+            lanes = None if cold else _WARM_LANES
             self._striper.run(len(keys), len(keys) * self.block_bytes, stripe, lanes)
         end = min(ends)
         if (error := ends[end]) is not None:
@@ -195,20 +193,20 @@ class LMDBTier:
         self._striper.close()
         self._extents.close()
 
-    def _copy_out(self, txn: Any, key: BlockHash, out: torch.Tensor, label: Label | None, *, direct: bool) -> bool:
+    def _copy_out(self, txn: Any, key: BlockHash, out: torch.Tensor, label: Label | None) -> bool:
         """Verify one record and copy its payload; False if it is not held.
 
-        The view of the map ends here, inside the transaction that protects its pages.
+        Views of the map end here, inside the transaction that protects their pages.
         """
-        found = self._read_direct(txn, key) if direct else None
+        found = self._at_known_place(txn, key)
         if found is None:
             stored = txn.get(key, db=self._env.blocks)
             if stored is None:
                 return False
             record = np.frombuffer(stored, np.uint8)
             header = verify(record, key, header=self._header, block_bytes=self.block_bytes)
-            if direct and (offset := self._extents.place(record)) is not None:
-                self._extents.learned[key] = offset
+            if (place := self._extents.place(record)) is not None:
+                self._extents.learned[key] = place
         else:
             header, record = found
         if label is not None and header.label != label:
@@ -217,29 +215,28 @@ class LMDBTier:
         return True
 
     def _survey(self, keys: Sequence[BlockHash]) -> tuple[bool, bool]:
-        """Whether a batch looks cold, judged by its first and last record, and whether a place is unknown."""
+        """Whether a batch looks cold, judged by its first and last record, and whether any place is unknown."""
         if not self._extents.usable or not keys:
             return False, False
         with self._env.reading() as txn:
-            places = [self._place(txn, key) for key in keys]
-        ends = (places[0], places[-1])
-        return any(place is None or not self._extents.resident(place) for place in ends), None in places
+            places = [self._place(txn, key) for key in (keys[0], keys[-1])]
+            known = txn.stat(self._env.extents)["entries"] + len(self._extents.learned)
+        cold = any(place is None or not self._extents.resident(place) for place in places)
+        return cold, known < self._env.books.blocks
 
-    def _read_direct(self, txn: Any, key: BlockHash) -> tuple[Header, Bytes] | None:
-        """A record that is not in the page cache, read around the map; None to read it through the map.
+    def _at_known_place(self, txn: Any, key: BlockHash) -> tuple[Header, Bytes] | None:
+        """A verified record, from its known place; None to ask LMDB, which is the authority.
 
         The transaction is older than the read and sees the block, so nobody reuses its pages; were
         the place wrong all the same, the record would not verify.
         """
         place = self._place(txn, key)
-        if place is None or self._extents.resident(place):
-            return None
-        record = self._extents.read(place)
+        record = None if place is None else self._extents.read(place)
         if record is None:
             return None
         try:
             return verify(record, key, header=self._header, block_bytes=self.block_bytes), record
-        except CorruptBlockError:  # let the map decide: it is the authority
+        except CorruptBlockError:
             return None
 
     def _place(self, txn: Any, key: BlockHash) -> int | None:

@@ -23,6 +23,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,12 @@ from kvtier.hashing import BlockHash
 #: What a direct read's file offset, length and address must be multiples of.
 _ALIGN_BYTES = PAGE_BYTES
 _HUGE_PAGE_BYTES = 2 << 20
-_LIBC = ctypes.CDLL(None, use_errno=True)
+
+#: Bytes of one read; many middling requests in flight beat a few large ones.
+_REQUEST_BYTES = 256 << 10
+_LIBC = ctypes.CDLL(None)
+_LIBC.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+_LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class Extents:
@@ -41,9 +47,10 @@ class Extents:
     Args:
         data: The file that LMDB has mapped in this process.
         record_bytes: Length of every record.
+        readers: Threads that will read; a buffer for each is made and touched now.
     """
 
-    def __init__(self, data: Path, record_bytes: int) -> None:
+    def __init__(self, data: Path, record_bytes: int, readers: int) -> None:
         self.learned: dict[BlockHash, int] = {}
         """Places not yet kept in the environment."""
         self._span = -(-(record_bytes + 2 * _ALIGN_BYTES) // _ALIGN_BYTES) * _ALIGN_BYTES
@@ -51,6 +58,7 @@ class Extents:
         self._buffers = threading.local()
         self._direct: int | None = None
         self._map, self._map_bytes = _find_map(data)
+        self._spare: list[Bytes] = []
         self._faulting = 0
         self._advising = threading.Lock()
         self._file_bytes = data.stat().st_size
@@ -62,6 +70,7 @@ class Extents:
                 self._direct = None
         if self.usable:
             self._advise(mmap.MADV_RANDOM)
+            self._spare = [_aligned(self._span) for _ in range(readers)]
 
     @property
     def usable(self) -> bool:
@@ -92,32 +101,47 @@ class Extents:
         return int(record.ctypes.data) - self._map
 
     def resident(self, offset: int) -> bool:
-        """Whether every page of a record is in the page cache. Starts no I/O.
+        """Whether a record's first and last page are in the page cache. Starts no I/O.
 
         By mincore on LMDB's map: a read that may not wait (``RWF_NOWAIT``) answers too, but starts
-        the read-ahead that is to be avoided.
+        the read-ahead that is to be avoided. Asking for every page would cost a tenth of a copy.
         """
-        if self._map is None or offset + self._record_bytes > self._file_bytes:
+        last = offset + self._record_bytes - 1
+        if self._map is None or last >= self._file_bytes:
             return False
-        start = offset // PAGE_BYTES * PAGE_BYTES
-        pages = np.zeros(-(-(offset + self._record_bytes - start) // PAGE_BYTES), np.uint8)
-        length = len(pages) * PAGE_BYTES
-        if _LIBC.mincore(ctypes.c_void_p(self._map + start), ctypes.c_size_t(length), _address(pages)) != 0:
-            return False  # cannot tell; a direct read is never wrong
-        return bool((pages & 1).all())
+        answer = ctypes.c_ubyte()
+        for at in (offset, last):
+            page = self._map + at // PAGE_BYTES * PAGE_BYTES
+            if _LIBC.mincore(page, PAGE_BYTES, ctypes.byref(answer)) != 0 or not answer.value & 1:
+                return False  # absent, or no telling: a direct read is never wrong
+        return True
 
     def read(self, offset: int) -> Bytes | None:
-        """A record as the disk has it, in this thread's buffer until its next read; None if that failed."""
+        """The bytes at a place: a view of the map if they are in memory, else read around it.
+
+        Valid until this thread's next read and while the transaction lasts; None if it failed.
+        """
+        if not self.usable:
+            return None
+        if self.resident(offset):
+            view: Any = (ctypes.c_uint8 * self._record_bytes).from_address((self._map or 0) + offset)
+            seen: Bytes = np.frombuffer(view, np.uint8)
+            return seen
+        return self.read_direct(offset)
+
+    def read_direct(self, offset: int) -> Bytes | None:
+        """A record as the disk has it, in this thread's buffer; None if that failed."""
         if self._direct is None:
             return None
         start = offset // _ALIGN_BYTES * _ALIGN_BYTES
         end = -(-(offset + self._record_bytes) // _ALIGN_BYTES) * _ALIGN_BYTES
         buffer = self._buffer()
         try:
-            count = os.preadv(self._direct, [buffer[: end - start].data], start)
-        except OSError:
-            return None
-        if count < offset - start + self._record_bytes:
+            for at in range(0, end - start, _REQUEST_BYTES):
+                piece = buffer[at : min(at + _REQUEST_BYTES, end - start)]
+                if os.preadv(self._direct, [piece.data], start + at) < len(piece):
+                    return None
+        except (OSError, OverflowError):
             return None
         return buffer[offset - start : offset - start + self._record_bytes]
 
@@ -128,25 +152,30 @@ class Extents:
             self._direct = None
 
     def _advise(self, advice: int) -> None:
-        _LIBC.madvise(ctypes.c_void_p(self._map), ctypes.c_size_t(self._map_bytes), advice)
+        _LIBC.madvise(self._map, self._map_bytes, advice)
 
     def _buffer(self) -> Bytes:
-        """This thread's aligned, touched buffer, on huge pages where the kernel gives them."""
+        """This thread's own buffer."""
         found: Bytes | None = getattr(self._buffers, "bytes", None)
         if found is None:
-            memory = mmap.mmap(-1, self._span + _HUGE_PAGE_BYTES)
-            if hasattr(mmap, "MADV_HUGEPAGE"):
-                memory.madvise(mmap.MADV_HUGEPAGE)
-            whole = np.frombuffer(memory, np.uint8)
-            start = -whole.ctypes.data % _HUGE_PAGE_BYTES
-            found = whole[start : start + self._span]
-            found.fill(0)
+            try:
+                found = self._spare.pop()
+            except IndexError:
+                found = _aligned(self._span)
             self._buffers.bytes = found
         return found
 
 
-def _address(array: Bytes) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
+def _aligned(num_bytes: int) -> Bytes:
+    """Touched memory on a page boundary, on huge pages where the kernel gives them."""
+    memory = mmap.mmap(-1, num_bytes + _HUGE_PAGE_BYTES)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(memory, np.uint8)
+    start = -whole.ctypes.data % _HUGE_PAGE_BYTES
+    aligned = whole[start : start + num_bytes]
+    aligned.fill(0)
+    return aligned
 
 
 def _find_map(data: Path) -> tuple[int | None, int]:

@@ -70,7 +70,7 @@ def test_models_of_plain_attention_are_served(tiny, kind):
 
 
 def test_a_store_of_another_geometry_is_refused(tiny):
-    with make(host=2) as store, pytest.raises(SpecMismatchError, match=r"the store is for .* the model needs"):
+    with make(host=2) as store, pytest.raises(SpecMismatchError, match=r"namespace has spec .* the model needs"):
         CachedLM(tiny(), store)
 
 
