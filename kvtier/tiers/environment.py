@@ -220,11 +220,16 @@ class Environment:
                 f"{self.name}: {self._path} holds an LMDB environment that is not kvtier's; choose another directory"
             )
         self._check_format(about, block_bytes, record_bytes)
-        self.index = self._env.open_db(b"index", create=False)
-        self.blocks = self._env.open_db(b"blocks", create=False)
-        self.extents = self._env.open_db(b"extents", create=False)
-        with self._env.begin() as txn:
-            self.books = Books(*_BOOKS.unpack(txn.get(b"books", db=self.meta)))
+        try:
+            self.index = self._env.open_db(b"index", create=False)
+            self.blocks = self._env.open_db(b"blocks", create=False)
+            self.extents = self._env.open_db(b"extents", create=False)
+            with self._env.begin() as txn:
+                self.books = Books(*_BOOKS.unpack(txn.get(b"books", db=self.meta, default=b"")))
+        except (lmdb.Error, struct.error) as exc:
+            raise TierUnavailableError(
+                self.name, f"{self._path} is incomplete: {exc}; move it away to start afresh"
+            ) from exc
 
     def _create(self, block_bytes: int, record_bytes: int) -> None:
         """A new environment becomes kvtier's in one transaction, so a kill leaves it empty or whole."""

@@ -330,3 +330,14 @@ def test_a_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
 
     with closing(disk("~/cache")):
         assert (tmp_path / "cache" / "data.mdb").exists()
+
+
+def test_an_environment_without_all_its_databases_is_refused_by_what_is_missing(tmp_path):
+    disk(tmp_path).close()
+    with raw(tmp_path) as env:
+        extents = env.open_db(b"extents")
+        with env.begin(write=True) as txn:
+            txn.drop(extents)
+
+    with pytest.raises(TierUnavailableError, match="is incomplete"):
+        disk(tmp_path)
