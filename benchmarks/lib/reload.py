@@ -25,7 +25,7 @@ from kvtier.hashing import Namespace
 from kvtier.integrations.transformers import CachedLM, Prefill
 
 from .limits import RawDisk, device_copy_once, memcpy_once, pinned_copy_once
-from .residency import assert_cold, drop
+from .residency import assert_cold, drop, make_resident, resident_fraction
 from .stats import interleave
 
 TIERS = ("device", "host", "disk_warm", "disk_cold")
@@ -213,7 +213,11 @@ class ReloadBench:
             self._open_disk()
             self.pages_warm = False
         elif path == "disk_warm" and not self.pages_warm:
-            for num_tokens in self.lengths:
+            data = self.directory / "disk" / "data.mdb"
+            make_resident(data)
+            if resident_fraction(data) < 0.99:
+                raise AssertionError(f"disk_warm: only {resident_fraction(data):.0%} of the pages are in memory")
+            for num_tokens in self.lengths:  # the first touch in this process maps the pages
                 count = num_tokens // self.subject.namespace.spec.block_tokens
                 self.stores["disk"].get(self.prompt_ids(num_tokens), self._ready(count))
             self.pages_warm = True

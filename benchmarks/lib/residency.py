@@ -22,6 +22,7 @@ import numpy as np
 
 from .errors import NotColdError, SetupError
 
+_PIECE_BYTES = 16 << 20
 _STAT_BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's block is
 
 
@@ -39,6 +40,25 @@ def drop(path: Path) -> None:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(fd)
+
+
+def make_resident(path: Path) -> None:
+    """Read a file's data, not its holes, into the page cache.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb", buffering=0) as file:
+        size = path.stat().st_size
+        at = 0
+        while at < size:
+            try:
+                start = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:  # ENXIO: nothing but a hole up to the end
+                return
+            at = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            for piece in range(start, at, _PIECE_BYTES):
+                os.pread(file.fileno(), min(_PIECE_BYTES, at - piece), piece)
 
 
 def resident_fraction(path: Path) -> float:
