@@ -59,6 +59,15 @@ def test_the_first_stripes_error_is_raised_after_every_stripe_has_ended(striper)
     assert sorted(ended) == [1, 2]
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, also where a shell started the tests in the background and had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_after_an_interrupt_no_stripe_is_running_and_none_begins():
     striper, began, ended = Striper("test", 3), [], []
 
