@@ -18,6 +18,8 @@ directly gets the exception.
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class KVTierError(Exception):
     """Base of everything kvtier raises on purpose."""
@@ -47,6 +49,9 @@ class CorruptBlockError(KVTierError):
         self.key = key
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[Self], tuple[bytes, str]]:
+        return type(self), (self.key, self.reason)
+
 
 class TierError(KVTierError):
     """A tier could not do its job."""
@@ -55,6 +60,9 @@ class TierError(KVTierError):
         super().__init__(f"{tier}: {reason}")
         self.tier = tier
         self.reason = reason
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        return type(self), (self.tier, self.reason)
 
 
 class TierFullError(TierError):

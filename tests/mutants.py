@@ -170,7 +170,6 @@ GROUPS: tuple[Group, ...] = (
         file="kvtier/placement.py",
         tests=("tests/test_placement.py", "tests/test_placement_machine.py"),
         mutants=(
-            # Plans
             Mutant("[*before, *chain.keys, *hold]", "[*chain.keys, *hold]", "a chain evicts the parent it hangs on"),
             Mutant("*chain.keys, *hold]", "*chain.keys]", "the rest of the prompt makes room for its middle"),
             Mutant("if not self._parent_alive(label) or not sweep", "if not sweep", "a block without its parent"),
@@ -186,13 +185,13 @@ GROUPS: tuple[Group, ...] = (
             Mutant("node.fastest <= dst or node.moves", "node.fastest <= dst", "two moves of one block at once"),
             Mutant("node.fastest <= dst or", "node.fastest < dst or", "a block is promoted to where it is"),
             Mutant(
-                "up: list[Move] = []\n        with _Sweep(self._books, keys)",
-                "up: list[Move] = []\n        with _Sweep(self._books, [])",
+                "up: list[Move] = []\n        with Sweep(self._books, keys)",
+                "up: list[Move] = []\n        with Sweep(self._books, [])",
                 "a promoted prompt evicts itself",
             ),
             Mutant(
-                "down: list[Move] = []\n        with _Sweep(self._books, keys)",
-                "down: list[Move] = []\n        with _Sweep(self._books, [])",
+                "down: list[Move] = []\n        with Sweep(self._books, keys)",
+                "down: list[Move] = []\n        with Sweep(self._books, [])",
                 "a copied child pushes out its parent",
             ),
             Mutant(
@@ -200,10 +199,9 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("node.tiers >> last & 1 or node.moves", "node.tiers >> last & 1", "two moves of one block at once"),
             Mutant("for rules in self._rules:", "for rules in self._rules[:1]:", "a hit counts in one tier only"),
-            # Reports
             Mutant(
-                "if move.src is not None and not move.keep:\n                self._leave",
-                "if move.src is not None:\n                self._leave",
+                "and not move.keep:\n                self._leave(node, move.src)\n            if",
+                ":\n                self._leave(node, move.src)\n            if",
                 "a copy that stays is not counted",
             ),
             Mutant(
@@ -229,7 +227,6 @@ GROUPS: tuple[Group, ...] = (
                 "self._doom(node, tier)\n        return self._settle(node)",
                 "descendants outlive a damaged block",
             ),
-            # Restart
             Mutant("key=lambda entry: entry[1].depth", "key=lambda entry: 0", "a child listed first is an orphan"),
             Mutant("if node is None and self._parent_alive(label):", "if node is None:", "orphans are taken up"),
             Mutant("if node.dead:  # an orphan", "if False:  # an orphan", "what was given up is served"),
@@ -254,12 +251,6 @@ GROUPS: tuple[Group, ...] = (
                 "not node.children",
                 "a restart keeps a parent that lies elsewhere too",
             ),
-            # Books
-            Mutant(
-                "            self.index.detach(node)\n        return Move",
-                "            pass\n        return Move",
-                "a lost block is alive",
-            ),
             Mutant("label.depth == 0 or (parent", "(parent", "no prompt can begin"),
             Mutant("self._used[tier] -= 1\n        node.doomed", "node.doomed", "a place is never given back"),
             Mutant("node.doomed &= ~(1 << tier)", "pass", "a dropped block is dropped for ever"),
@@ -273,7 +264,18 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("        if node.moves:\n            return []\n", "", "a doomed block is dropped under a move"),
             Mutant("node.moves = len(drops)", "node.moves = 0", "a name is free before its drop is over"),
-            # Room
+            Mutant("*hold], may_sink=True", "*hold], may_sink=False", "a prompt ends where the fastest tier does"),
+        ),
+    ),
+    Group(
+        file="kvtier/room.py",
+        tests=("tests/test_placement.py", "tests/test_placement_machine.py"),
+        mutants=(
+            Mutant(
+                "            self.index.detach(node)\n        return Move",
+                "            pass\n        return Move",
+                "a lost block is alive",
+            ),
             Mutant("key=lambda move: (-(move.src or 0)", "key=lambda move: ((move.src or 0)", "upper tiers move first"),
             Mutant("move.dst is not None))", "move.dst is None))", "copies before drops"),
             Mutant(
@@ -282,17 +284,14 @@ GROUPS: tuple[Group, ...] = (
             Mutant("books.used[tier] += 1  # the victim", "pass  # the victim", "two plans use one place"),
             Mutant("self._books.used[tier] -= unused", "pass", "a place set aside is never given back"),
             Mutant("if node.leases or node.moves", "if node.moves", "a leased block is evicted"),
-            Mutant("if node.leases or node.moves or key", "if node.leases or key", "a block in flight is evicted"),
+            Mutant("node.leases or node.moves or", "node.leases or", "a block in flight is evicted"),
+            Mutant("if node.tiers & ~(1 << tier) or self", "if self", "a block held elsewhere too finds no way out"),
+            Mutant("return not protected and not node.children", "return not protected", "a parent before its child"),
+            Mutant("return not protected and not node.children", "return False", "a full store stays full"),
             Mutant("(protected and not self._may_sink)", "False", "a promotion makes room with its own chain"),
             Mutant(
                 "return not protected and not node.children", "return not node.children", "a prompt drops its own head"
             ),
-            Mutant("*hold], may_sink=True", "*hold], may_sink=False", "a prompt ends where the fastest tier does"),
-            Mutant(
-                "return bool(node.tiers & ~(1 << tier)) or self._room_below", "return self._room_below", "room for none"
-            ),
-            Mutant("self._room_below(tier) or not node.children", "True", "a parent is lost before its child"),
-            Mutant("self._room_below(tier) or not node.children", "self._room_below(tier)", "a full store stays full"),
             Mutant(
                 "if below == len(self._spare):\n            return False",
                 "if False:\n            pass",

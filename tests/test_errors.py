@@ -1,6 +1,7 @@
 """The tree of errors is the one drawn, and messages say who and which."""
 
 import inspect
+import pickle
 import re
 
 import pytest
@@ -63,3 +64,16 @@ def test_a_tier_error_carries_the_tier_and_the_reason(cls):
 def test_an_unavailable_tier_is_caught_as_an_os_error():
     with pytest.raises(OSError, match="nvme: gone"):
         raise errors.TierUnavailableError("nvme", "gone")
+
+
+@pytest.mark.parametrize("cls", [errors.TierFullError, errors.TierClosedError, errors.TierUnavailableError])
+def test_a_tier_error_comes_back_from_a_worker_process(cls):
+    error = pickle.loads(pickle.dumps(cls("nvme", "gone")))
+
+    assert (type(error), str(error), error.tier, error.reason) == (cls, "nvme: gone", "nvme", "gone")
+
+
+def test_a_corrupt_block_error_comes_back_from_a_worker_process():
+    error = pickle.loads(pickle.dumps(errors.CorruptBlockError(bytes(range(32)), "checksum mismatch")))
+
+    assert (error.key, error.reason) == (bytes(range(32)), "checksum mismatch")

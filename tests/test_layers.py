@@ -22,7 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: A part may import from its own layer and from those before it in this list.
 LAYERS = [
     {"errors", "spec", "hashing", "format", "metrics", "config"},
-    {"policy", "index"},
+    {"policy", "index", "room"},
     {"placement", "tiers"},
     {"core", "transfer", "reader", "writer", "store"},
     {"opening", "integrations", "testing", "__init__"},
@@ -31,8 +31,8 @@ LAYERS = [
 #: Parts of one layer that must not see each other.
 STRANGERS = [{"placement", "tiers"}, {"integrations", "testing"}]
 
-PURE = ["errors", "spec", "hashing", "metrics", "config", "policy.base", "policy.lru", "index", "placement"]
-JUDGEMENT = ["policy", "index", "placement"]
+PURE = ["errors", "spec", "hashing", "metrics", "config", "policy.base", "policy.lru", "index", "room", "placement"]
+JUDGEMENT = ["policy", "index", "room", "placement"]
 NO_CLOCK_NO_FILES = {"asyncio", "io", "os", "pathlib", "random", "socket", "tempfile", "threading", "time"}
 
 

@@ -10,7 +10,7 @@ import lmdb
 import torch
 
 import kvtier
-from kvtier.testing.tier_tests import chain
+from kvtier.testing.blocks import chain
 from kvtier.tiers.disk import LMDBTier
 
 BLOCK = 4096

@@ -10,7 +10,8 @@ Children are forked so that ten kills load torch once.
 import os
 import sys
 
-from kvtier.testing.tier_tests import TierTests, write_until_killed
+from kvtier.testing.blocks import write_until_killed
+from kvtier.testing.tier_tests import TierTests
 from kvtier.tiers.disk import LMDBTier
 
 

@@ -19,7 +19,8 @@ from tier_helpers import BLOCK, disk, find, held, payload, put, python, raw_flip
 from kvtier.errors import CorruptBlockError, SpecMismatchError, TierFullError, TierUnavailableError
 from kvtier.format import PAGE_BYTES, record_bytes
 from kvtier.hashing import Label
-from kvtier.testing.tier_tests import TierTests, chain, check_survivors
+from kvtier.testing.blocks import chain, check_survivors
+from kvtier.testing.tier_tests import TierTests
 from kvtier.tiers import disk as disk_module
 from kvtier.tiers.extents import Extents
 

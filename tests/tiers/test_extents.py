@@ -7,7 +7,7 @@ import torch
 from lib.residency import drop, resident_fraction
 from tier_helpers import disk, payload
 
-from kvtier.testing.tier_tests import chain
+from kvtier.testing.blocks import chain
 from kvtier.tiers.extents import Extents
 
 NUM_BLOCKS = 48  # the map's read-ahead brings some in while the index is read; most must stay cold

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from kvtier.errors import ConfigError, TierClosedError, TierFullError, TierUnavailableError
-from kvtier.testing.tier_tests import TierTests, chain, contents, fill
+from kvtier.testing.blocks import chain, contents, fill
+from kvtier.testing.tier_tests import TierTests
 from kvtier.tiers import memory
 from kvtier.tiers.memory import MemoryTier
 

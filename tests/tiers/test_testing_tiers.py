@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from kvtier.errors import CorruptBlockError, TierFullError, TierUnavailableError
-from kvtier.testing.tier_tests import TierTests, chain, contents, fill
+from kvtier.testing.blocks import chain, contents, fill
+from kvtier.testing.tier_tests import TierTests
 from kvtier.testing.tiers import Damaged, FaultyTier, NullTier, ShortRead, SlowTier, on
 from kvtier.tiers.memory import MemoryTier
 

@@ -1,0 +1,126 @@
+"""Making room for a plan: who leaves which tier, one pass over each policy.
+
+Part of ``kvtier.placement``, which says the rules; like it without I/O, clock or torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Self
+
+from kvtier.hashing import BlockHash
+from kvtier.index import Node, PrefixIndex
+from kvtier.policy.base import EvictionPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One copy to make. ``src`` is None for a new block, ``dst`` is None for a drop."""
+
+    key: BlockHash
+    src: int | None
+    dst: int | None
+    keep: bool = False
+    """The source keeps its copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class TierRules:
+    """What placement knows of a tier."""
+
+    capacity_blocks: int
+    """Blocks the tier may hold, arrivals and leavers included."""
+
+    policy: EvictionPolicy
+    """Orders this tier's blocks; used by nothing else."""
+
+    durable: bool = False
+    """A promotion leaves the copy here, since writing it again costs more than keeping it."""
+
+
+@dataclass(slots=True)
+class Books:
+    """What the plans and the reports both write to."""
+
+    rules: list[TierRules]
+    used: list[int]
+    index: PrefixIndex
+
+    def drop(self, node: Node, tier: int) -> Move:
+        """Order a victim out; without another copy it is given up now, since its parent may be next."""
+        node.tiers &= ~(1 << tier)
+        node.moves += 1
+        if not node.tiers:
+            self.index.detach(node)
+        return Move(node.key, tier, None)
+
+
+class Sweep:
+    """Making room during one plan: one pass over each tier's policy, victims worst first."""
+
+    def __init__(self, books: Books, protected: Sequence[BlockHash], *, may_sink: bool = False) -> None:
+        self._books = books
+        self._protected = set(protected)
+        self._may_sink = may_sink
+        self._moves: list[Move] = []
+        self._spare = [0] * len(books.rules)
+        """Places set aside for victims of the tier above and not used yet."""
+        self._victims: list[Generator[BlockHash] | None] = [None] * len(books.rules)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+        for tier, unused in enumerate(self._spare):
+            self._books.used[tier] -= unused
+
+    def orders(self) -> list[Move]:
+        """The moves that make the room, deepest tier first, drops before copies."""
+        return sorted(self._moves, key=lambda move: (-(move.src or 0), move.dst is not None))
+
+    def reserve(self, tier: int) -> bool:
+        """Take one place in a tier, evicting a block if it is full; False if none may leave."""
+        books = self._books
+        if books.used[tier] < books.rules[tier].capacity_blocks:
+            books.used[tier] += 1
+            return True
+        victims = self._victims[tier]
+        if victims is None:
+            victims = books.rules[tier].policy.evict(lambda key: self._may_leave(key, tier))
+            self._victims[tier] = self._stack.enter_context(closing(victims))
+        victim = next(victims, None)
+        if victim is None:
+            return False
+        self._moves.append(self._send_off(books.index.nodes[victim], tier))
+        books.used[tier] += 1  # the victim's place is freed by its commit, ours starts now
+        return True
+
+    def _may_leave(self, key: BlockHash, tier: int) -> bool:
+        node = self._books.index.nodes[key]
+        protected = key in self._protected
+        if node.leases or node.moves or (protected and not self._may_sink):
+            return False
+        if node.tiers & ~(1 << tier) or self._room_below(tier):
+            return True
+        return not protected and not node.children
+
+    def _room_below(self, tier: int) -> bool:
+        """One place in the next tier is set aside for a victim of this one, if there can be one."""
+        below = tier + 1
+        if below == len(self._spare):
+            return False
+        if not self._spare[below] and self.reserve(below):
+            self._spare[below] += 1
+        return self._spare[below] > 0
+
+    def _send_off(self, node: Node, tier: int) -> Move:
+        if node.tiers & ~(1 << tier) or not self._room_below(tier):
+            return self._books.drop(node, tier)
+        self._spare[tier + 1] -= 1
+        node.tiers &= ~(1 << tier)
+        node.moves = 1
+        return Move(node.key, tier, tier + 1)
