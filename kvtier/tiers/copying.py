@@ -1,9 +1,9 @@
-"""Copying blocks between buffers, on the CPU in parallel stripes, across devices in one stream.
+"""Copying blocks between buffers, on the CPU on several threads, across devices in one stream.
 
 One thread of a CPU does not saturate its memory bus, and torch's own copy uses its OpenMP
 team, which every calling thread would get a separate one of. NumPy copies in the calling
-thread without the interpreter lock, so a few threads with a stripe of the batch each reach the
-bus limit and leave torch's threads to the model.
+thread without the interpreter lock, so a few threads that share a batch reach the bus limit and
+leave torch's threads to the model.
 
 Across devices every copy is queued on the caller's current stream and waited for once, so a
 batch returns when its bytes are there.
@@ -14,8 +14,9 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Self
 
 import numpy as np
 import torch
@@ -25,51 +26,76 @@ _PARALLEL_FROM_BYTES = 2 << 20
 
 
 class Striper:
-    """Runs a function over the indices of a batch, in stripes on a few threads."""
+    """Runs a function over the indices of a batch, shared among a few threads."""
 
     def __init__(self, name: str, threads: int | None = None) -> None:
         self.threads = threads or min(4, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=f"kvtier-{name}")
 
-    def run(self, count: int, batch_bytes: int, work: Callable[[range], None], lanes: int | None = None) -> None:
-        """Call ``work`` with disjoint ranges that cover ``range(count)``; returns when all are done.
+    def run(self, count: int, work: Callable[[Iterator[int]], None], lanes: int) -> None:
+        """Call ``work`` on some threads, each with an iterator over what is left of ``range(count)``.
+
+        The indices are handed out in order, one at a time, so threads end together. Returns when
+        all are done.
 
         Args:
             count: Size of the batch.
-            batch_bytes: What it moves; a small one is left to the calling thread.
-            work: Called with each stripe.
-            lanes: Stripes, at most one a thread; all threads if None.
+            work: Called once a lane.
+            lanes: How many at a time, at most one a thread; one is the calling thread itself.
 
         Raises:
-            BaseException: The first stripe's exception, or an interrupt, after every stripe has ended.
+            BaseException: The first lane's exception, or an interrupt, after every lane has ended.
         """
-        lanes = min(lanes or self.threads, self.threads, count)
-        if lanes <= 1 or batch_bytes < _PARALLEL_FROM_BYTES:
-            work(range(count))
+        lanes = min(lanes, self.threads, count)
+        if lanes <= 1:
+            work(iter(range(count)))
             return
         interrupted, busy = threading.Event(), [threading.Lock() for _ in range(lanes)]
+        left = _Shared(range(count), interrupted)
 
-        def stripe(lane: int) -> None:
-            with busy[lane]:
-                if not interrupted.is_set():
-                    work(range(lane, count, lanes))
+        def lane(lock: threading.Lock) -> None:
+            with lock:
+                work(left)
 
         try:
-            stripes = [self._pool.submit(stripe, lane) for lane in range(lanes)]
-            wait(stripes)
-        except BaseException:  # Ctrl-C: the caller is about to reuse memory that stripes are copying to
+            futures = [self._pool.submit(lane, lock) for lock in busy]
+            wait(futures)
+        except BaseException:  # Ctrl-C: the caller is about to reuse memory that lanes are copying to
             interrupted.set()
             for lock in busy:
                 with lock:
                     pass
             raise
-        errors = [error for stripe in stripes if (error := stripe.exception()) is not None]
+        errors = [error for future in futures if (error := future.exception()) is not None]
         if errors:
             raise errors[0]
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(wait=True)
+
+
+class _Shared:
+    """An iterator that several threads draw from; ends early once interrupted."""
+
+    def __init__(self, numbers: Iterable[int], interrupted: threading.Event) -> None:
+        self._numbers = iter(numbers)
+        self._interrupted = interrupted
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> int:
+        with self._lock:
+            if self._interrupted.is_set():
+                raise StopIteration
+            return next(self._numbers)
+
+
+def worthwhile(num_bytes: int, lanes: int) -> int:
+    """Lanes for a copy within memory: a small one is not worth a second thread."""
+    return lanes if num_bytes >= _PARALLEL_FROM_BYTES else 1
 
 
 def shaped(flat: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -98,11 +124,11 @@ def copy_blocks(striper: Striper, dst: Sequence[torch.Tensor], src: Sequence[tor
                 torch.accelerator.current_stream(device).synchronize()
         return
 
-    def stripe(indices: range) -> None:
+    def copy(indices: Iterator[int]) -> None:
         for i in indices:
             np.copyto(dst[i].numpy(), src[i].numpy())
 
-    striper.run(len(dst), len(dst) * dst[0].numel(), stripe)
+    striper.run(len(dst), copy, worthwhile(len(dst) * dst[0].numel(), striper.threads))
 
 
 def _words(*blocks: torch.Tensor) -> list[torch.Tensor]:

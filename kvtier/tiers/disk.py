@@ -20,7 +20,7 @@ before it is copied out.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,13 @@ from kvtier.format import Bytes, Header, check_label, header_bytes, pack_entry, 
 from kvtier.hashing import BlockHash, Label
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
 from kvtier.tiers.base import check_blocks
-from kvtier.tiers.copying import Striper
+from kvtier.tiers.copying import Striper, worthwhile
 from kvtier.tiers.environment import Books, Environment, translated
 from kvtier.tiers.extents import Extents
+from kvtier.tiers.requests import Reading
+
+#: A record in memory, one on disk, or one whose place is not known.
+Job = Bytes | Reading | None
 
 #: Bytes of new records in one commit: enough to make the sync cheap, small enough to stay in cache.
 COMMIT_BYTES = 64 << 20
@@ -118,26 +122,31 @@ class LMDBTier:
         """See ``Tier.read``."""
         self._env.check_open()
         check_blocks(self.name, self.block_bytes, keys, out, labels)
-        ends: dict[int, CorruptBlockError | None] = {len(keys): None}
-        cold, unknown = self._survey(keys)
+        with self._env.held_open(), self._env.reading() as txn:
+            jobs = self._plan(txn, keys)
+            ends: dict[int, CorruptBlockError | None] = {len(jobs): None}
+            turns = [
+                (i, at) for i, job in enumerate(jobs) for at in (job.requests() if isinstance(job, Reading) else [0])
+            ]
 
-        def stripe(indices: range) -> None:
-            with self._env.reading() as txn:
-                for i in indices:
+            def work(mine: Iterable[int]) -> None:
+                for turn in mine:
+                    i, at = turns[turn]
                     if i > min(ends):
                         return
                     try:
-                        found = self._copy_out(txn, keys[i], out[i], labels[i] if labels is not None else None)
+                        if not self._advance(jobs[i], at, keys[i], out[i], None if labels is None else labels[i]):
+                            ends[i] = None
                     except CorruptBlockError as exc:
                         ends[i] = exc
-                        return
-                    if not found:
-                        ends[i] = None
-                        return
 
-        with self._env.held_open(), self._extents.read_ahead(on=unknown):
-            lanes = None if cold else _WARM_LANES
-            self._striper.run(len(keys), len(keys) * self.block_bytes, stripe, lanes)
+            try:
+                with self._extents.read_ahead(on=any(job is None for job in jobs)):
+                    self._striper.run(len(turns), work, self._lanes(jobs))
+            finally:
+                for job in jobs:
+                    if isinstance(job, Reading):  # one behind the end of the run
+                        self._extents.done_with(job)
         end = min(ends)
         if (error := ends[end]) is not None:
             raise error
@@ -193,13 +202,58 @@ class LMDBTier:
         self._striper.close()
         self._extents.close()
 
-    def _copy_out(self, txn: Any, key: BlockHash, out: torch.Tensor, label: Label | None) -> bool:
-        """Verify one record and copy its payload; False if it is not held.
+    def _plan(self, txn: Any, keys: Sequence[BlockHash]) -> list[Job]:
+        """How to read each record, as far as the run is held.
 
-        Views of the map end here, inside the transaction that protects their pages.
+        The transaction sees the blocks and outlives the read, so nobody reuses their pages; were a
+        place wrong all the same, the record would not verify.
         """
-        found = self._at_known_place(txn, key)
-        if found is None:
+        jobs: list[Job] = []
+        for key in keys:
+            place = self._place(txn, key)
+            if place is None and not self._is_held(txn, key):
+                break
+            if place is None or not self._extents.usable:
+                jobs.append(None)
+            else:
+                seen = self._extents.view(place)
+                jobs.append(self._extents.reading(place) if seen is None else seen)
+        return jobs
+
+    def _lanes(self, jobs: Sequence[Job]) -> int:
+        """Threads to read with: the disk wants a queue, memory as many as there are cores."""
+        if all(isinstance(job, np.ndarray) for job in jobs):
+            return worthwhile(len(jobs) * self.block_bytes, _WARM_LANES)
+        return self._striper.threads
+
+    def _advance(self, job: Job, at: int, key: BlockHash, out: torch.Tensor, label: Label | None) -> bool:
+        """One turn of a record's reading; False if it is not held after all."""
+        if not isinstance(job, Reading):
+            return self._copy_out(key, job, out, label)
+        if not self._extents.carry_out(job, at):
+            return True  # its last request is still out
+        try:
+            return self._copy_out(key, job.record(), out, label)
+        finally:
+            self._extents.done_with(job)
+
+    def _copy_out(self, key: BlockHash, record: Bytes | None, out: torch.Tensor, label: Label | None) -> bool:
+        """Verify a record and copy its payload; False if it is not held.
+
+        Without a record that verifies, LMDB is asked, which is the authority. A view of its map
+        ends here, inside the transaction that protects it.
+        """
+        if record is None:
+            return self._copy_from_map(key, out, label)
+        try:
+            header = verify(record, key, header=self._header, block_bytes=self.block_bytes)
+        except CorruptBlockError:  # a wrong place, or damage
+            return self._copy_from_map(key, out, label)
+        self._give(header, record, out, label)
+        return True
+
+    def _copy_from_map(self, key: BlockHash, out: torch.Tensor, label: Label | None) -> bool:
+        with self._env.reading() as txn:
             stored = txn.get(key, db=self._env.blocks)
             if stored is None:
                 return False
@@ -207,37 +261,14 @@ class LMDBTier:
             header = verify(record, key, header=self._header, block_bytes=self.block_bytes)
             if (place := self._extents.place(record)) is not None:
                 self._extents.learned[key] = place
-        else:
-            header, record = found
-        if label is not None and header.label != label:
-            raise CorruptBlockError(key, "the stored token ids are not those of the prompt")
-        np.copyto(out.numpy(), record[self._header :].reshape(out.shape))
+            self._give(header, record, out, label)
         return True
 
-    def _survey(self, keys: Sequence[BlockHash]) -> tuple[bool, bool]:
-        """Whether a batch looks cold, judged by its first and last record, and whether any place is unknown."""
-        if not self._extents.usable or not keys:
-            return False, False
-        with self._env.reading() as txn:
-            places = [self._place(txn, key) for key in (keys[0], keys[-1])]
-            known = txn.stat(self._env.extents)["entries"] + len(self._extents.learned)
-        cold = any(place is None or not self._extents.resident(place) for place in places)
-        return cold, known < self._env.books.blocks
-
-    def _at_known_place(self, txn: Any, key: BlockHash) -> tuple[Header, Bytes] | None:
-        """A verified record, from its known place; None to ask LMDB, which is the authority.
-
-        The transaction is older than the read and sees the block, so nobody reuses its pages; were
-        the place wrong all the same, the record would not verify.
-        """
-        place = self._place(txn, key)
-        record = None if place is None else self._extents.read(place)
-        if record is None:
-            return None
-        try:
-            return verify(record, key, header=self._header, block_bytes=self.block_bytes), record
-        except CorruptBlockError:
-            return None
+    def _give(self, header: Header, record: Bytes, out: torch.Tensor, label: Label | None) -> None:
+        """Copy a verified payload out, if it is the prompt's."""
+        if label is not None and header.label != label:
+            raise CorruptBlockError(header.key, "the stored token ids are not those of the prompt")
+        np.copyto(out.numpy(), record[self._header :].reshape(out.shape))
 
     def _place(self, txn: Any, key: BlockHash) -> int | None:
         """Where a record lies that this transaction sees, if that is known."""
@@ -325,3 +356,8 @@ class LMDBTier:
 
             self._change(after, work)
         return len(held)
+
+
+def _turns(job: Job) -> Iterable[int]:
+    """The turns a record takes: a request each if it is read from disk, one if it is in memory."""
+    return job.requests() if isinstance(job, Reading) else [0]

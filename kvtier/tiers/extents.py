@@ -29,13 +29,8 @@ import numpy as np
 
 from kvtier.format import PAGE_BYTES, Bytes
 from kvtier.hashing import BlockHash
+from kvtier.tiers.requests import ALIGN_BYTES, Buffers, Reading
 
-#: What a direct read's file offset, length and address must be multiples of.
-_ALIGN_BYTES = PAGE_BYTES
-_HUGE_PAGE_BYTES = 2 << 20
-
-#: Bytes of one read; many middling requests in flight beat a few large ones.
-_REQUEST_BYTES = 256 << 10
 _LIBC = ctypes.CDLL(None)
 _LIBC.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 _LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -53,12 +48,10 @@ class Extents:
     def __init__(self, data: Path, record_bytes: int, readers: int) -> None:
         self.learned: dict[BlockHash, int] = {}
         """Places not yet kept in the environment."""
-        self._span = -(-(record_bytes + 2 * _ALIGN_BYTES) // _ALIGN_BYTES) * _ALIGN_BYTES
         self._record_bytes = record_bytes
-        self._buffers = threading.local()
+        self._lock = threading.Lock()
         self._direct: int | None = None
         self._map, self._map_bytes = _find_map(data)
-        self._spare: list[Bytes] = []
         self._faulting = 0
         self._advising = threading.Lock()
         self._file_bytes = data.stat().st_size
@@ -70,7 +63,8 @@ class Extents:
                 self._direct = None
         if self.usable:
             self._advise(mmap.MADV_RANDOM)
-            self._spare = [_aligned(self._span) for _ in range(readers)]
+        span = -(-(record_bytes + 2 * ALIGN_BYTES) // ALIGN_BYTES) * ALIGN_BYTES
+        self._buffers = Buffers(span, readers + 1 if self.usable else 0)
 
     @property
     def usable(self) -> bool:
@@ -116,34 +110,27 @@ class Extents:
                 return False  # absent, or no telling: a direct read is never wrong
         return True
 
-    def read(self, offset: int) -> Bytes | None:
-        """The bytes at a place: a view of the map if they are in memory, else read around it.
+    def view(self, offset: int) -> Bytes | None:
+        """A record in memory, seen through the map; None if some of it is on disk, or the place is no place."""
+        if not self.usable or not self.resident(offset):
+            return None
+        view: Any = (ctypes.c_uint8 * self._record_bytes).from_address((self._map or 0) + offset)
+        seen: Bytes = np.frombuffer(view, np.uint8)
+        return seen
 
-        Valid until this thread's next read and while the transaction lasts; None if it failed.
-        """
-        if not self.usable:
-            return None
-        if self.resident(offset):
-            view: Any = (ctypes.c_uint8 * self._record_bytes).from_address((self._map or 0) + offset)
-            seen: Bytes = np.frombuffer(view, np.uint8)
-            return seen
-        return self.read_direct(offset)
+    def reading(self, offset: int) -> Reading:
+        """A record to be read around the map, in as many requests as it takes."""
+        return Reading(offset, self._record_bytes)
 
-    def read_direct(self, offset: int) -> Bytes | None:
-        """A record as the disk has it, in this thread's buffer; None if that failed."""
-        if self._direct is None:
-            return None
-        start = offset // _ALIGN_BYTES * _ALIGN_BYTES
-        end = -(-(offset + self._record_bytes) // _ALIGN_BYTES) * _ALIGN_BYTES
-        buffer = self._buffer()
-        try:
-            for at in range(0, end - start, _REQUEST_BYTES):
-                piece = buffer[at : min(at + _REQUEST_BYTES, end - start)]
-                if os.preadv(self._direct, [piece.data], start + at) < len(piece):
-                    return None
-        except (OSError, OverflowError):
-            return None
-        return buffer[offset - start : offset - start + self._record_bytes]
+    def carry_out(self, reading: Reading, at: int) -> bool:
+        """One request of a record; True if the record is now whole, or as whole as it will be."""
+        return reading.carry_out(at, -1 if self._direct is None else self._direct, self._buffers, self._lock)
+
+    def done_with(self, reading: Reading) -> None:
+        """Nobody looks at the record's bytes any more."""
+        if reading.buffer is not None:
+            self._buffers.give_back(reading.buffer)
+            reading.buffer = None
 
     def close(self) -> None:
         """Close the file; the map is LMDB's."""
@@ -153,29 +140,6 @@ class Extents:
 
     def _advise(self, advice: int) -> None:
         _LIBC.madvise(self._map, self._map_bytes, advice)
-
-    def _buffer(self) -> Bytes:
-        """This thread's own buffer."""
-        found: Bytes | None = getattr(self._buffers, "bytes", None)
-        if found is None:
-            try:
-                found = self._spare.pop()
-            except IndexError:
-                found = _aligned(self._span)
-            self._buffers.bytes = found
-        return found
-
-
-def _aligned(num_bytes: int) -> Bytes:
-    """Touched memory on a page boundary, on huge pages where the kernel gives them."""
-    memory = mmap.mmap(-1, num_bytes + _HUGE_PAGE_BYTES)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    whole = np.frombuffer(memory, np.uint8)
-    start = -whole.ctypes.data % _HUGE_PAGE_BYTES
-    aligned = whole[start : start + num_bytes]
-    aligned.fill(0)
-    return aligned
 
 
 def _find_map(data: Path) -> tuple[int | None, int]:

@@ -1,4 +1,4 @@
-"""Copies: stripes cover a batch once, end before the caller goes on, and find every byte of a strided block."""
+"""Copies: every block of a batch is copied once and byte for byte, all before the caller goes on."""
 
 import signal
 import threading
@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from kvtier.tiers.copying import _PARALLEL_FROM_BYTES, Striper, _words, copy_blocks, shaped, touch
+from kvtier.tiers.copying import _PARALLEL_FROM_BYTES, Striper, _words, copy_blocks, shaped, touch, worthwhile
 
 LARGE = _PARALLEL_FROM_BYTES
 
@@ -19,44 +19,66 @@ def striper():
     striper.close()
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 100])
-@pytest.mark.parametrize("batch_bytes", [LARGE - 1, LARGE])
-def test_stripes_cover_the_batch_once(striper, count, batch_bytes):
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 100])
+@pytest.mark.parametrize("lanes", [1, 2, 3, 9])
+def test_every_index_is_handed_out_once(striper, count, lanes):
     done = []
 
-    striper.run(count, batch_bytes, done.extend)
+    striper.run(count, done.extend, lanes)
 
     assert sorted(done) == list(range(count))
 
 
-@pytest.mark.parametrize(("count", "batch_bytes"), [(1, LARGE), (9, LARGE - 1), (0, 0)])
-def test_a_small_batch_stays_on_the_calling_thread(striper, count, batch_bytes):
+@pytest.mark.parametrize(("count", "lanes"), [(1, 3), (9, 1), (0, 3)])
+def test_one_lane_is_the_calling_thread(striper, count, lanes):
     threads = []
 
-    striper.run(count, batch_bytes, lambda _: threads.append(threading.current_thread()))
+    striper.run(count, lambda _: threads.append(threading.current_thread()), lanes)
 
     assert threads == [threading.current_thread()]
+
+
+@pytest.mark.parametrize(("num_bytes", "lanes"), [(LARGE - 1, 1), (LARGE, 4)])
+def test_a_small_copy_is_not_worth_a_second_thread(num_bytes, lanes):
+    assert worthwhile(num_bytes, 4) == lanes
 
 
 def test_a_large_batch_runs_on_all_threads_at_once(striper):
     together = threading.Barrier(3, timeout=60)
 
-    striper.run(9, LARGE, lambda _: together.wait())
+    striper.run(9, lambda _: together.wait(), 3)
 
 
-def test_the_first_stripes_error_is_raised_after_every_stripe_has_ended(striper):
+def test_a_lane_that_is_held_up_leaves_the_rest_to_the_others(striper):
+    done, others_done = [], threading.Event()
+
+    def work(indices):
+        for i in indices:
+            if i == 0:
+                assert others_done.wait(60)
+            done.append(i)
+            if len(done) == 8:
+                others_done.set()
+
+    striper.run(9, work, 3)
+
+    assert sorted(done) == list(range(9))
+    assert done[-1] == 0
+
+
+def test_the_first_lanes_error_is_raised_after_every_lane_has_ended(striper):
     ended = []
 
     def work(indices):
-        if indices[0] == 0:
-            raise ValueError("stripe 0")
+        if next(indices) == 0:
+            raise ValueError("index 0")
         time.sleep(0.05)
-        ended.append(indices[0])
+        ended.append(1)
 
-    with pytest.raises(ValueError, match="stripe 0"):
-        striper.run(3, LARGE, work)
+    with pytest.raises(ValueError, match="index 0"):
+        striper.run(3, work, 3)
 
-    assert sorted(ended) == [1, 2]
+    assert len(ended) == 2
 
 
 @pytest.fixture
@@ -68,27 +90,29 @@ def interruptible():
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_after_an_interrupt_no_stripe_is_running_and_none_begins():
+def test_after_an_interrupt_no_lane_is_running_and_no_index_is_handed_out():
     striper, began, ended = Striper("test", 3), [], []
 
     def work(indices):
-        began.append(indices[0])
-        if indices[0] == 0:
-            signal.raise_signal(signal.SIGINT)
-        time.sleep(0.1)
-        ended.append(indices[0])
+        for i in indices:
+            began.append(i)
+            if i == 0:
+                signal.raise_signal(signal.SIGINT)
+            time.sleep(0.1)
+            ended.append(i)
 
     with pytest.raises(KeyboardInterrupt):
-        striper.run(3, LARGE, work)
+        striper.run(100, work, 3)
     at_once = sorted(ended)
     striper.close()
 
     assert at_once == sorted(began)
+    assert len(began) < 100
 
 
 def test_close_ends_the_threads():
     striper = Striper("ending", 2)
-    striper.run(2, LARGE, lambda _: None)
+    striper.run(2, lambda _: None, 2)
 
     striper.close()
 

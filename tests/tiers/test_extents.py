@@ -55,13 +55,13 @@ def read_all(tier):
 def direct_reads(monkeypatch):
     """Offsets that were read around the map."""
     offsets = []
-    genuine = Extents.read_direct
+    genuine = Extents.reading
 
     def spy(self, offset):
         offsets.append(offset)
         return genuine(self, offset)
 
-    monkeypatch.setattr(Extents, "read_direct", spy)
+    monkeypatch.setattr(Extents, "reading", spy)
     return offsets
 
 
