@@ -10,11 +10,10 @@ Four databases share every transaction, so bytes, index and accounting cannot di
 A kill at any instant leaves the last committed state. Every commit is synced, so that state
 also survives a power cut; several blocks share a commit to pay for it.
 
-Reads run on several threads, each with its own transaction. Records in the page cache are read
-through the map, where a copy runs at memory speed. Others are read directly from their place in
-the file, a whole record a request, so that the disk has as many requests as there are threads;
-a record whose place is not known yet is faulted in through the map. Every record is verified
-before it is copied out.
+Reads run on several threads, under one transaction. Records in the page cache are read through
+the map, where a copy runs at memory speed. Others are read directly from their place in the file,
+as one queue of small requests (``kvtier.tiers.requests``); a record whose place is not known yet
+is faulted in through the map. Every record is verified before it is copied out.
 """
 
 from __future__ import annotations
