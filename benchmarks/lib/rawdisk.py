@@ -209,8 +209,11 @@ def _take(offsets: deque[int]) -> int | None:
 
 
 def _random_memory(num_bytes: int) -> memoryview:
-    """Page-aligned memory, every page touched, full of bytes that do not compress."""
-    memory = mmap.mmap(-1, num_bytes)
+    """Page-aligned memory, every page touched, full of bytes that do not compress.
+
+    Private, because shared memory has no huge pages, and a disk reads into those up to twice as fast.
+    """
+    memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):  # a kernel without huge pages is slower, not wrong
         memory.madvise(mmap.MADV_HUGEPAGE)
     view, random = memoryview(memory), np.random.default_rng(0)

@@ -23,6 +23,7 @@ from kvtier.errors import ConfigError, CorruptBlockError, TierClosedError, TierF
 from kvtier.hashing import BlockHash, Label
 from kvtier.tiers.base import check_blocks
 from kvtier.tiers.copying import Striper, copy_blocks, shaped, touch
+from kvtier.tiers.pages import page_aligned
 
 
 class MemoryTier:
@@ -215,8 +216,11 @@ class MemoryTier:
 
 def _allocate(name: str, num_slots: int, block_bytes: int, device: torch.device, *, pinned: bool) -> torch.Tensor:
     try:
-        pool = torch.empty((num_slots, block_bytes), dtype=torch.uint8, device=device)
-    except RuntimeError as exc:
+        if device.type == "cpu":
+            pool = torch.from_numpy(page_aligned(num_slots * block_bytes)).view(num_slots, block_bytes)
+        else:
+            pool = torch.empty((num_slots, block_bytes), dtype=torch.uint8, device=device)
+    except (RuntimeError, OSError, OverflowError) as exc:
         size = num_slots * block_bytes
         raise ConfigError(f"{name}: {device} has no room for a pool of {size} bytes; give it less: {exc}") from exc
     touch(pool)

@@ -12,18 +12,15 @@ compute while the rest keep the disk's queue full.
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 from collections.abc import Sequence
 
-import numpy as np
-
 from kvtier.format import PAGE_BYTES, Bytes
+from kvtier.tiers.pages import page_aligned
 
 #: What a direct read's file offset, length and address must be multiples of.
 ALIGN_BYTES = PAGE_BYTES
-_HUGE_PAGE_BYTES = 2 << 20
 
 #: Bytes of one request; many middling requests in flight beat a few large ones.
 REQUEST_BYTES = 256 << 10
@@ -39,14 +36,17 @@ class Buffers:
 
     def __init__(self, span: int, count: int) -> None:
         self._span = span
-        self._free = [_aligned(span) for _ in range(count)]
+        step = -(-span // ALIGN_BYTES) * ALIGN_BYTES
+        memory = page_aligned(step * count)
+        memory.fill(0)
+        self._free = [memory[i * step : i * step + span] for i in range(count)]
 
     def take(self) -> Bytes:
         """A buffer that nobody else has."""
         try:
             return self._free.pop()
         except IndexError:
-            return _aligned(self._span)
+            return page_aligned(self._span)
 
     def give_back(self, buffer: Bytes) -> None:
         """The buffer's bytes are not needed any more."""
@@ -92,15 +92,3 @@ class Reading:
         if self._failed or self.buffer is None:
             return None
         return self.buffer[self._at : self._at + self.length]
-
-
-def _aligned(num_bytes: int) -> Bytes:
-    """Touched memory on a page boundary, on huge pages where the kernel gives them."""
-    memory = mmap.mmap(-1, num_bytes + _HUGE_PAGE_BYTES)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    whole = np.frombuffer(memory, np.uint8)
-    start = -whole.ctypes.data % _HUGE_PAGE_BYTES
-    aligned = whole[start : start + num_bytes]
-    aligned.fill(0)
-    return aligned
