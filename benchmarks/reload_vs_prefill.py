@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from lib.limits import RawDisk, best_memcpy
-from lib.machine import conditions
+from lib.machine import conditions, has_bfloat16
 from lib.model import cache_dir, load_model, resolve_model
 from lib.random_model import random_model
 from lib.reload import LengthResult, ReloadBench, Subject
@@ -56,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     directory = Path(args.store) if args.store else cache_dir() / "reload"
     spec = subject.namespace.spec
     directory = directory / f"{about['model'].replace('/', '--')}-{spec.layers}x{spec.dtype}-{spec.block_tokens}"
+    if args.quick:  # of its own: to warm a file means to read all of it
+        directory = directory.with_name(directory.name + "-quick")
     directory.mkdir(parents=True, exist_ok=True)
     report = measure(args, subject, about, directory)
     report["conditions"]["seconds"] = time.perf_counter() - began
@@ -112,10 +114,12 @@ def best_setting(path: Any, args: argparse.Namespace, device: torch.device) -> t
     dtypes = [torch.float32, torch.bfloat16] if args.dtype == "auto" else [getattr(torch, args.dtype)]
     if device.type == "cuda" and args.dtype == "auto":
         dtypes = [torch.bfloat16]
+    elif args.quick and args.dtype == "auto" and not has_bfloat16():
+        dtypes = [torch.float32]  # without instructions for it, bfloat16 loses, and takes long to do so
     tried: dict[str, float] = {}
     models: dict[str, Any] = {}
     for dtype in dtypes:
-        for attention in ("sdpa", "eager"):
+        for attention in ("sdpa",) if args.quick else ("sdpa", "eager"):
             name = f"{str(dtype).removeprefix('torch.')}, {attention}"
             say(f"recompute setting: trying {name} ...")
             model, tokenizer = load_model(path, dtype, attention, device)

@@ -43,6 +43,11 @@ def conditions(directory: Path | None = None) -> dict[str, Any]:
     }
 
 
+def has_bfloat16() -> bool:
+    """Whether this CPU says that it multiplies bfloat16 in hardware; False where it does not say."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu()["cpu_flags"])
+
+
 def _cpu() -> dict[str, Any]:
     info = _read(Path("/proc/cpuinfo")) or ""
     fields = dict(re.findall(r"^(model name|flags)\s*:\s*(.+)$", info, re.MULTILINE))
