@@ -29,6 +29,7 @@ from lib.reload_report import break_even_tokens, computed_ratios, draw, price_ta
 from lib.shapes import SHAPES, flop_per_kv_byte, layers_that_fit
 from lib.text import prompt_ids
 
+from kvtier.format import FORMAT_VERSION
 from kvtier.integrations.transformers import CachedLM, namespace_of
 
 PRESETS = {
@@ -55,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     subject, about = prepare(args)
     directory = Path(args.store) if args.store else cache_dir() / "reload"
     spec = subject.namespace.spec
-    directory = directory / f"{about['model'].replace('/', '--')}-{spec.layers}x{spec.dtype}-{spec.block_tokens}"
+    shape = f"{spec.layers}x{spec.dtype}-{spec.block_tokens}-v{FORMAT_VERSION}"
+    directory = directory / f"{about['model'].replace('/', '--')}-{shape}"
     if args.quick:  # of its own: to warm a file means to read all of it
         directory = directory.with_name(directory.name + "-quick")
     directory.mkdir(parents=True, exist_ok=True)

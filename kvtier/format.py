@@ -2,7 +2,7 @@
 
     offset  bytes  field
          0      4  magic            b"KVTB"
-         4      2  version          1
+         4      2  version          2
          6      2  flags            0
          8      8  checksum         XXH3-64 of everything from offset 16 to the end
         16     32  key              the block's name
@@ -14,9 +14,8 @@
        ...         zeros up to the header's length
     header      -  payload          the block, see ``KVSpec.block_shape``
 
-All integers are little-endian. The header's length is the smallest ``4096 * k - 16`` that
-holds the token ids: LMDB puts 16 bytes of page header before a large value, so the payload
-begins on a 4 KiB boundary of the file, where direct I/O can reach it.
+All integers are little-endian. The header is whole 4 KiB pages, as few as hold the token ids, and
+a record begins on a page of the file, so header and payload can be written and read directly.
 
 The checksum covers the header as well, so one pass over contiguous bytes proves the record
 whole; the name, recomputed from parent and token ids, proves that it is the block asked for.
@@ -37,22 +36,25 @@ from numpy.typing import NDArray
 from kvtier.errors import CorruptBlockError, SpecMismatchError
 from kvtier.hashing import HASH_BYTES, BlockHash, Label, name_block
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of records and of the environment that holds them."""
 
 MAGIC = b"KVTB"
 PAGE_BYTES = 4096
-_VALUE_OFFSET_IN_PAGE = 16
 _FIXED = struct.Struct("<4sHHQ32s32sIIQ")
 _CHECKED_FROM = 16
 
 Bytes = NDArray[np.uint8]
 
 
+def whole_pages(num_bytes: int) -> int:
+    """The next multiple of a page."""
+    return -(-num_bytes // PAGE_BYTES) * PAGE_BYTES
+
+
 def header_bytes(block_tokens: int) -> int:
-    """Length of a record's header in bytes, so that the payload is page-aligned in the file."""
-    needed = _FIXED.size + 4 * block_tokens + _VALUE_OFFSET_IN_PAGE
-    return -(-needed // PAGE_BYTES) * PAGE_BYTES - _VALUE_OFFSET_IN_PAGE
+    """Length of a record's header in bytes: whole pages, so that the payload is page-aligned in the file."""
+    return whole_pages(_FIXED.size + 4 * block_tokens)
 
 
 def record_bytes(block_bytes: int, block_tokens: int) -> int:
@@ -74,23 +76,24 @@ def check_label(key: BlockHash, label: Label, *, header: int) -> None:
         )
 
 
-def seal(record: Bytes, key: BlockHash, label: Label, *, header: int) -> None:
-    """Write the header of a record whose payload is already in place.
+def seal(header: Bytes, payload: Bytes, key: BlockHash, label: Label) -> None:
+    """Write the header of a record.
 
     Args:
-        record: ``uint8`` of shape ``[header + block_bytes]``, changed in place.
+        header: ``uint8`` of shape ``[header_bytes]``, changed in place.
+        payload: ``uint8`` of shape ``[block_bytes]``, contiguous, wherever it lies.
         key: The block's name.
         label: What the name was made from; see ``check_label``.
-        header: The header's length, from ``header_bytes``.
     """
     num_tokens = len(label.tokens) // 4
     end = _FIXED.size + len(label.tokens)
-    record[_FIXED.size : end] = np.frombuffer(label.tokens, np.uint8)
-    record[end:header] = 0
-    fields = (key, label.parent, label.depth, num_tokens, len(record) - header)
-    _FIXED.pack_into(record.data, 0, MAGIC, FORMAT_VERSION, 0, 0, *fields)
-    checksum = xxhash.xxh3_64_intdigest(record[_CHECKED_FROM:].data)
-    _FIXED.pack_into(record.data, 0, MAGIC, FORMAT_VERSION, 0, checksum, *fields)
+    header[_FIXED.size : end] = np.frombuffer(label.tokens, np.uint8)
+    header[end:] = 0
+    fields = (key, label.parent, label.depth, num_tokens, len(payload))
+    _FIXED.pack_into(header.data, 0, MAGIC, FORMAT_VERSION, 0, 0, *fields)
+    checksum = xxhash.xxh3_64(header[_CHECKED_FROM:].data)
+    checksum.update(payload.data)
+    _FIXED.pack_into(header.data, 0, MAGIC, FORMAT_VERSION, 0, checksum.intdigest(), *fields)
 
 
 class Header(NamedTuple):
@@ -132,20 +135,32 @@ def verify(record: Bytes, key: BlockHash, *, header: int, block_bytes: int) -> H
     return Header(key, label)
 
 
-#: Bytes of an index entry: when it was written (its batch's first commit) and its label.
-_ENTRY = struct.Struct(f"<Q{HASH_BYTES}sI")
+class Entry(NamedTuple):
+    """What the index says of a block: everything a restart needs without touching the payload."""
+
+    batch: int
+    """The commit that brought it."""
+
+    slot: int
+    """Where its record lies."""
+
+    label: Label
 
 
-def pack_entry(commit: int, label: Label) -> bytes:
-    """An index entry: everything a restart needs without touching the payload."""
-    return _ENTRY.pack(commit, label.parent, label.depth) + label.tokens
+_ENTRY = struct.Struct(f"<QI{HASH_BYTES}sI")
 
 
-def unpack_entry(entry: bytes) -> tuple[int, Label]:
-    """Commit number and label of an index entry.
+def pack_entry(entry: Entry) -> bytes:
+    """An index entry as it is stored."""
+    label = entry.label
+    return _ENTRY.pack(entry.batch, entry.slot, label.parent, label.depth) + label.tokens
+
+
+def unpack_entry(stored: bytes) -> Entry:
+    """The index entry that was stored.
 
     Raises:
-        struct.error: The entry is too short.
+        struct.error: It is too short.
     """
-    commit, parent, depth = _ENTRY.unpack_from(entry)
-    return commit, Label(BlockHash(parent), depth, bytes(entry[_ENTRY.size :]))
+    batch, slot, parent, depth = _ENTRY.unpack_from(stored)
+    return Entry(batch, slot, Label(BlockHash(parent), depth, bytes(stored[_ENTRY.size :])))

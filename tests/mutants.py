@@ -308,6 +308,17 @@ GROUPS: tuple[Group, ...] = (
             Mutant("tier, tier + 1)", "tier, tier + 1, keep=True)", "a victim keeps the place it should free"),
         ),
     ),
+    Group(
+        file="kvtier/tiers/slots.py",
+        tests=("tests/tiers/test_slots.py",),
+        mutants=(
+            Mutant("self._left[0][0] < oldest", "self._left[0][0] <= oldest", "a slot is written under a reader"),
+            Mutant("self._left[0][0] < oldest", "True", "nobody waits for readers"),
+            Mutant("self._readers[began] += 1", "pass", "readers are not seen"),
+            Mutant("began = self._epoch", "began = self._epoch + 1", "a reader counts as later than it is"),
+            Mutant("return [heapq.heappop(self._free) for", "return [self._free.pop() for", "the file is not dense"),
+        ),
+    ),
 )
 
 

@@ -15,6 +15,7 @@ from unittest.mock import patch
 import lmdb
 import numpy as np
 import torch
+from tier_helpers import raw_flip, raw_get
 
 from kvtier.hashing import Namespace
 from kvtier.opening import open_store
@@ -136,10 +137,9 @@ def orphans(store):
 
 def raw_delete(path, key):
     """Remove one block from a closed store's disk, books included, behind kvtier's back."""
-    with lmdb.open(str(path), max_dbs=3) as env:
-        dbs = {name: env.open_db(name.encode(), create=False) for name in ("blocks", "index", "meta")}
+    with lmdb.open(str(path), max_dbs=4) as env:
+        dbs = {name: env.open_db(name.encode(), create=False) for name in ("index", "meta")}
         with env.begin(write=True) as txn:
-            assert txn.delete(key, db=dbs["blocks"])
             assert txn.delete(key, db=dbs["index"])
             books = np.frombuffer(txn.get(b"books", db=dbs["meta"]), "<u8").copy()
             books[0] -= 1
@@ -148,13 +148,8 @@ def raw_delete(path, key):
 
 def raw_damage(tier, key):
     """Flip the last bit of a block on an open disk, behind kvtier's back."""
-    env = getattr(tier, "inner", tier)._env
-    with env._env.begin(write=True) as txn:
-        record = bytearray(txn.get(key, db=env.blocks))
-        record[-1] ^= 1
-        txn.put(key, bytes(record), db=env.blocks)
-        txn.delete(key, db=env.extents)  # LMDB moved the record; the old place still holds the good bytes
-    getattr(tier, "inner", tier)._extents.learned.pop(key, None)
+    disk = getattr(tier, "inner", tier)
+    raw_flip(disk, key, len(raw_get(disk, key)) - 1, 1)
 
 
 class GatedTier(SlowTier):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kvtier.errors import CorruptBlockError, SpecMismatchError
 from kvtier.format import (
     FORMAT_VERSION,
+    Entry,
     check_label,
     header_bytes,
     pack_entry,
@@ -28,7 +29,7 @@ KEY = name_block(LABEL)
 
 #: The first 112 bytes of the record of ``PAYLOAD`` under ``LABEL``; zeros follow up to the payload.
 GOLDEN = bytes.fromhex(
-    "4b565442 0100 0000 c826375046d65e7e"
+    "4b565442 0200 0000 6131a1a01fd7fb41"
     "11d2054941cde16a359d6d8cf0e6b994992f6d400c918b3a8f34f50595ff8b27"
     "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
     "07000000 04000000 0002000000000000"
@@ -36,6 +37,7 @@ GOLDEN = bytes.fromhex(
 )
 GOLDEN_ENTRY = bytes.fromhex(
     "0500000000000000"
+    "03000000"
     "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
     "07000000"
     "01000000 02000000 ffbf0000 ffffffff"
@@ -45,7 +47,7 @@ GOLDEN_ENTRY = bytes.fromhex(
 def sealed(key=KEY, label=LABEL, payload=PAYLOAD):
     record = np.full(HEADER + len(payload), 0xAA, np.uint8)  # what was in the buffer before must not matter
     record[HEADER:] = payload
-    seal(record, key, label, header=HEADER)
+    seal(record[:HEADER], payload, key, label)
     return record
 
 
@@ -84,26 +86,25 @@ def test_the_golden_record_is_read_back():
 
 
 def test_an_index_entry_has_these_bytes_for_ever():
-    assert pack_entry(5, LABEL) == GOLDEN_ENTRY
+    assert pack_entry(Entry(5, 3, LABEL)) == GOLDEN_ENTRY
 
 
 @pytest.mark.parametrize(
     ("block_tokens", "header"),
-    [(1, 4080), (32, 4080), (996, 4080), (997, 8176), (2020, 8176), (2021, 12272), (10_000, 40_944)],
+    [(1, 4096), (32, 4096), (1000, 4096), (1001, 8192), (2024, 8192), (2025, 12288), (10_000, 40_960)],
 )
-def test_a_header_ends_sixteen_bytes_before_a_page(block_tokens, header):
+def test_a_header_is_as_few_pages_as_hold_the_token_ids(block_tokens, header):
     assert header_bytes(block_tokens) == header
-    assert (header + 16) % 4096 == 0
 
 
 def test_a_record_is_its_header_and_its_payload():
-    assert record_bytes(1000, 32) == 5080
+    assert record_bytes(1000, 32) == 5096
 
 
 @given(
     parent=st.binary(min_size=32, max_size=32),
     depth=st.integers(0, 2**32 - 1),
-    ids=st.lists(st.integers(0, 2**32 - 1), max_size=996),
+    ids=st.lists(st.integers(0, 2**32 - 1), max_size=1000),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_what_is_sealed_is_verified(parent, depth, ids, seed):
@@ -117,20 +118,21 @@ def test_what_is_sealed_is_verified(parent, depth, ids, seed):
 
 
 @given(
-    commit=st.integers(0, 2**64 - 1),
+    batch=st.integers(0, 2**64 - 1),
+    slot=st.integers(0, 2**32 - 1),
     parent=st.binary(min_size=32, max_size=32),
     depth=st.integers(0, 2**32 - 1),
     tokens=st.binary(max_size=4000),
 )
-def test_what_is_packed_is_unpacked(commit, parent, depth, tokens):
-    label = Label(BlockHash(parent), depth, tokens)
+def test_what_is_packed_is_unpacked(batch, slot, parent, depth, tokens):
+    entry = Entry(batch, slot, Label(BlockHash(parent), depth, tokens))
 
-    assert unpack_entry(pack_entry(commit, label)) == (commit, label)
+    assert unpack_entry(pack_entry(entry)) == entry
 
 
 def test_an_entry_that_is_too_short_is_not_unpacked():
     with pytest.raises(struct.error):
-        unpack_entry(GOLDEN_ENTRY[:43])
+        unpack_entry(GOLDEN_ENTRY[:47])
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def test_a_record_of_another_release_is_found_by_its_version():
     record[4] = FORMAT_VERSION + 1
 
     with pytest.raises(
-        CorruptBlockError, match=rf"not a version 1 record: begins b'KVTB', version {FORMAT_VERSION + 1}"
+        CorruptBlockError, match=rf"not a version {FORMAT_VERSION} record: begins b'KVTB', version {FORMAT_VERSION + 1}"
     ):
         check(record)
 
@@ -201,7 +203,7 @@ OTHER = name_block(LABEL._replace(tokens=bytes(16)))
         pytest.param({"parent": bytes(32)}, "the record is that of block", id="parent"),
         pytest.param({"ids": bytes(16)}, "the record is that of block", id="token ids"),
         pytest.param({"tokens": 3}, "the record is that of block", id="fewer token ids"),
-        pytest.param({"tokens": 997}, "record says 512 payload bytes, 997 tokens", id="more than the header holds"),
+        pytest.param({"tokens": 1001}, "record says 512 payload bytes, 1001 tokens", id="more than the header holds"),
         pytest.param({"payload": 511}, "record says 511 payload bytes", id="payload bytes"),
     ],
 )
@@ -223,9 +225,9 @@ def test_a_record_of_another_header_length_is_found():
 
 
 def test_a_label_that_fills_the_header_is_accepted():
-    check_label(KEY, LABEL._replace(tokens=bytes(4 * 996)), header=HEADER)
+    check_label(KEY, LABEL._replace(tokens=bytes(4 * 1000)), header=HEADER)
 
 
 def test_a_label_that_would_run_into_the_payload_is_refused():
-    with pytest.raises(SpecMismatchError, match="has 997 token ids, the record's header holds 996"):
-        check_label(KEY, LABEL._replace(tokens=bytes(4 * 997)), header=HEADER)
+    with pytest.raises(SpecMismatchError, match="has 1001 token ids, the record's header holds 1000"):
+        check_label(KEY, LABEL._replace(tokens=bytes(4 * 1001)), header=HEADER)

@@ -28,6 +28,7 @@ from store_helpers import (
 )
 
 from kvtier.errors import ConfigError, KVTierError, SpecMismatchError, TierClosedError, TokenError
+from kvtier.format import FORMAT_VERSION
 from kvtier.hashing import Namespace
 from kvtier.opening import open_store
 from kvtier.spec import KVSpec
@@ -266,10 +267,10 @@ def _set_format(path, number):
 
 
 def test_a_newer_format_is_refused_and_left_alone(held):
-    _set_format(held, 2)
+    _set_format(held, FORMAT_VERSION + 1)
 
-    refused(ConfigError, "has format 2, this kvtier reads 1", held)
-    _set_format(held, 1)
+    refused(ConfigError, f"has format {FORMAT_VERSION + 1}, this kvtier reads {FORMAT_VERSION}", held)
+    _set_format(held, FORMAT_VERSION)
     assert still_whole(held)
 
 
@@ -284,7 +285,12 @@ def test_a_directory_in_use_is_refused_and_goes_on(tmp_path):
 def test_a_directory_of_another_geometry_is_refused_and_left_alone(held):
     other = Namespace(spec=KVSpec(layers=3, kv_heads=1, head_dim=8, dtype="float32", block_tokens=TOKENS), weights="w")
 
-    refused(SpecMismatchError, rf"holds blocks of {BLOCK} bytes, expected {3 * BLOCK}", held, namespace=other)
+    refused(
+        SpecMismatchError,
+        rf"holds blocks of {BLOCK} bytes in slots of 8192, expected",
+        held,
+        namespace=other,
+    )
     assert still_whole(held)
 
 

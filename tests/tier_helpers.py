@@ -10,6 +10,8 @@ import lmdb
 import torch
 
 import kvtier
+from kvtier.format import record_bytes, unpack_entry
+from kvtier.spec import DEFAULT_BLOCK_TOKENS
 from kvtier.testing.blocks import chain
 from kvtier.tiers.disk import LMDBTier
 
@@ -50,17 +52,27 @@ def raw(path):
     return lmdb.open(str(path), max_dbs=3)
 
 
+def place_of(tier, key):
+    """Offset of a block's record in the data file."""
+    with tier._env.reading() as txn:
+        return tier._slabs.place(unpack_entry(bytes(txn.get(key, db=tier._env.index))).slot)
+
+
+def data_file(tier, mode="r+b"):
+    return (tier._env._path / "data.mdb").open(mode)
+
+
 def raw_put(tier, key, record):
-    """Replace a stored record, not through the code under test; nobody knows its new place in the file."""
-    with tier._env._env.begin(write=True) as txn:
-        txn.put(key, bytes(record), db=tier._env.blocks)
-        txn.delete(key, db=tier._env.extents)
-    tier._extents.learned.pop(key, None)
+    """Write over a stored record where it lies, not through the code under test."""
+    with data_file(tier) as file:
+        file.seek(place_of(tier, key))
+        file.write(bytes(record))
 
 
 def raw_get(tier, key):
-    with tier._env._env.begin() as txn:
-        return bytearray(txn.get(key, db=tier._env.blocks))
+    with data_file(tier, "rb") as file:
+        file.seek(place_of(tier, key))
+        return bytearray(file.read(record_bytes(tier.block_bytes, DEFAULT_BLOCK_TOKENS)))
 
 
 def find(path, needle):
@@ -72,10 +84,8 @@ def find(path, needle):
 def raw_flip(tier, key, position, mask=0xFF):
     """Change one byte of a stored record where it lies, as a failing disk would."""
     record = raw_get(tier, key)
-    offset = find(tier._env._path, record) + position
-    with (tier._env._path / "data.mdb").open("r+b") as file:
-        file.seek(offset)
-        file.write(bytes([record[position] ^ mask]))
+    record[position] ^= mask
+    raw_put(tier, key, record)
 
 
 def python(*args, **options):

@@ -1,46 +1,60 @@
 """Blocks on NVMe, in one memory-mapped LMDB environment.
 
-Four databases share every transaction, so bytes, index and accounting cannot disagree:
+Four databases share every transaction, so index and accounting cannot disagree:
 
-    blocks   name -> record        see ``kvtier.format``; contiguous pages, outside the tree's nodes
-    index    name -> entry         commit number and label: what a restart reads, without payloads
-    extents  name -> offset        where in the file the record lies; a hint, see ``kvtier.tiers.extents``
+    index    name -> entry         batch, slot and label: what a restart reads, without payloads
+    slabs    number -> slots       where records lie; see ``kvtier.tiers.slabs``
+    places   number -> offset      where in the file a slab lies
     meta     "format", "books"     what this environment is; how many blocks, and the last commit
 
-A kill at any instant leaves the last committed state. Every commit is synced, so that state
-also survives a power cut; several blocks share a commit to pay for it.
+A record is written to a free slot, directly to the medium, and its index entry is committed
+afterwards. The sync of that commit covers the record as well, since both lie in one file, and
+LMDB publishes the commit only after it. So a kill at any instant, or a power cut, leaves the
+last committed state; several blocks share a commit to pay for the sync.
 
-Reads run on several threads, under one transaction. Records in the page cache are read through
-the map, where a copy runs at memory speed. Others are read directly from their place in the file,
-as one queue of small requests (``kvtier.tiers.requests``); a record whose place is not known yet
-is faulted in through the map. Every record is verified before it is copied out.
+Records in the page cache are read through the map, where a copy runs at memory speed. Others are
+read directly, as one queue of small requests (``kvtier.tiers.requests``). Every record is
+verified before it is copied out.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from kvtier.errors import CorruptBlockError, TierFullError, TierUnavailableError
-from kvtier.format import Bytes, Header, check_label, header_bytes, pack_entry, record_bytes, seal, unpack_entry, verify
+from kvtier.errors import ConfigError, CorruptBlockError, TierFullError, TierUnavailableError
+from kvtier.format import (
+    PAGE_BYTES,
+    Bytes,
+    Entry,
+    check_label,
+    header_bytes,
+    pack_entry,
+    record_bytes,
+    seal,
+    unpack_entry,
+    verify,
+    whole_pages,
+)
 from kvtier.hashing import BlockHash, Label
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
 from kvtier.tiers.base import check_blocks
 from kvtier.tiers.copying import Striper, worthwhile
 from kvtier.tiers.environment import Books, Environment, translated
-from kvtier.tiers.extents import Extents
+from kvtier.tiers.layout import layout_for
 from kvtier.tiers.requests import Reading
+from kvtier.tiers.slabs import Slabs
+from kvtier.tiers.slots import Slots
 
-#: A record in memory, one on disk, or one whose place is not known.
-Job = Bytes | Reading | None
-
-#: Bytes of new records in one commit: enough to make the sync cheap, small enough to stay in cache.
-COMMIT_BYTES = 64 << 20
+#: A record in memory, or one on disk.
+Job = Bytes | Reading
 
 #: Threads that read records from the page cache: a copy is bound by memory, not by waiting.
 _WARM_LANES = min(8, os.cpu_count() or 1)
@@ -59,6 +73,10 @@ class LMDBTier:
         block_tokens: Tokens of one block; sizes the record's header.
         threads: Requests in flight to a cold disk, at most.
         min_free_bytes: The file does not grow while the file system has less than this left.
+        page_cache: ``"bypass"``: records are written and read around the page cache, which then
+            holds none of them twice. ``"keep"``: through it, so that what was written or read
+            lately is in memory while the kernel has room. Another process may bring them in all
+            the same; then they are read from memory.
 
     Raises:
         ConfigError: The directory cannot be used; see ``kvtier.tiers.environment``.
@@ -78,24 +96,33 @@ class LMDBTier:
         block_tokens: int = DEFAULT_BLOCK_TOKENS,
         threads: int = 16,
         min_free_bytes: int = 512 << 20,
+        page_cache: Literal["bypass", "keep"] = "bypass",
     ) -> None:
+        if page_cache not in {"bypass", "keep"}:
+            raise ConfigError(f"{name}: page_cache must be 'bypass' or 'keep', got {page_cache!r}")
         self.name = name
         self.block_bytes = block_bytes
         self.capacity_bytes = capacity_bytes // block_bytes * block_bytes
         self._header = header_bytes(block_tokens)
-        self._record_bytes = record_bytes(block_bytes, block_tokens)
         self._min_free_bytes = min_free_bytes
+        record = record_bytes(block_bytes, block_tokens)
         self._env = Environment(
             name,
             Path(path),
             capacity_bytes=capacity_bytes,
             block_bytes=block_bytes,
-            record_bytes=self._record_bytes,
-            commit_bytes=COMMIT_BYTES,
+            layout=layout_for(capacity_bytes // block_bytes, whole_pages(record)),
         )
-        self._extents = Extents(self._env.data, self._record_bytes, threads)
+        try:
+            self._slabs = Slabs(
+                self._env, self._env.layout, record, readers=threads + 1, keep_cached=page_cache == "keep"
+            )
+            self._slots = Slots()
+            self._slots.add(self._unused())
+        except BaseException:
+            self._env.close()
+            raise
         self._striper = Striper(name, threads)
-        self._scratch: Bytes = np.zeros(self._record_bytes, np.uint8)
 
     @property
     def used_bytes(self) -> int:
@@ -121,12 +148,10 @@ class LMDBTier:
         """See ``Tier.read``."""
         self._env.check_open()
         check_blocks(self.name, self.block_bytes, keys, out, labels)
-        with self._env.held_open(), self._env.reading() as txn:
-            jobs = self._plan(txn, keys)
-            ends: dict[int, CorruptBlockError | None] = {len(jobs): None}
-            turns = [
-                (i, at) for i, job in enumerate(jobs) for at in (job.requests() if isinstance(job, Reading) else [0])
-            ]
+        with self._env.held_open(), self._slots.reading():
+            jobs, damaged = self._plan(keys)
+            ends: dict[int, CorruptBlockError | None] = {len(jobs): damaged}
+            turns = [(i, at) for i, job in enumerate(jobs) for at in _turns(job)]
 
             def work(mine: Iterable[int]) -> None:
                 for turn in mine:
@@ -134,18 +159,16 @@ class LMDBTier:
                     if i > min(ends):
                         return
                     try:
-                        if not self._advance(jobs[i], at, keys[i], out[i], None if labels is None else labels[i]):
-                            ends[i] = None
+                        self._advance(jobs[i], at, keys[i], out[i], None if labels is None else labels[i])
                     except CorruptBlockError as exc:
                         ends[i] = exc
 
             try:
-                with self._extents.read_ahead(on=any(job is None for job in jobs)):
-                    self._striper.run(len(turns), work, self._lanes(jobs))
+                self._striper.run(len(turns), work, self._lanes(jobs))
             finally:
                 for job in jobs:
                     if isinstance(job, Reading):  # one behind the end of the run
-                        self._extents.done_with(job)
+                        self._slabs.buffers.reclaim(job)
         end = min(ends)
         if (error := ends[end]) is not None:
             raise error
@@ -160,17 +183,10 @@ class LMDBTier:
         with self._env.writing():
             news = self._absent(keys)
             self._check_room(len(news))
-            per_commit = max(1, COMMIT_BYTES // self._record_bytes)
-            batch = self._env.books.commit + 1
-            done: list[BlockHash] = []
-            try:
-                for start in range(0, len(news), per_commit):
-                    part = news[start : start + per_commit]
-                    self._commit(batch, [(keys[i], blocks[i], labels[i]) for i in part])
-                    done += [keys[i] for i in part]
-            except TierFullError:
-                self._remove(done)
-                raise
+            slots = self._claim(len(news))
+            with self._returned_unless_committed(slots), translated(self.name):
+                self._fill(slots, [(keys[i], blocks[i], labels[i]) for i in news])
+                self._commit({keys[i]: (slot, labels[i]) for slot, i in zip(slots, news, strict=True)})
 
     def delete(self, keys: Sequence[BlockHash]) -> int:
         """See ``Tier.delete``."""
@@ -182,15 +198,15 @@ class LMDBTier:
         """See ``Tier.scan``. Reads the index only, never a payload."""
         with self._env.reading() as txn:
             entries = [
-                (BlockHash(bytes(key)), *unpack_entry(bytes(value))) for key, value in txn.cursor(self._env.index)
+                (BlockHash(bytes(key)), unpack_entry(bytes(value))) for key, value in txn.cursor(self._env.index)
             ]
-        entries.sort(key=lambda entry: (entry[1], -entry[2].depth))
-        return ((key, label) for key, _, label in entries)
+        entries.sort(key=lambda found: (found[1].batch, -found[1].label.depth))
+        return ((key, entry.label) for key, entry in entries)
 
     def flush(self) -> None:
         """See ``Tier.flush``."""
         with self._env.writing():
-            if self._extents.learned:
+            if self._slabs.has_unkept_places:
                 books = self._env.books
                 self._change(Books(books.blocks, books.commit + 1), lambda _: None)
         self._env.sync()
@@ -199,111 +215,101 @@ class LMDBTier:
         """See ``Tier.close``. Waits for readers; in a forked child it does nothing."""
         self._env.close()
         self._striper.close()
-        self._extents.close()
+        self._slabs.close()
 
-    def _plan(self, txn: Any, keys: Sequence[BlockHash]) -> list[Job]:
-        """How to read each record, as far as the run is held.
-
-        The transaction sees the blocks and outlives the read, so nobody reuses their pages; were a
-        place wrong all the same, the record would not verify.
-        """
+    def _plan(self, keys: Sequence[BlockHash]) -> tuple[list[Job], CorruptBlockError | None]:
+        """How to read each record, as far as the run is held, and what ends it if that is damage."""
         jobs: list[Job] = []
-        for key in keys:
-            place = self._place(txn, key)
-            if place is None and not self._is_held(txn, key):
-                break
-            if place is None or not self._extents.usable:
-                jobs.append(None)
-            else:
-                seen = self._extents.view(place)
-                jobs.append(self._extents.reading(place) if seen is None else seen)
-        return jobs
+        with self._env.reading() as txn:
+            for key in keys:
+                stored = txn.get(key, db=self._env.index)
+                if stored is None:
+                    break
+                try:
+                    place = self._slabs.place(unpack_entry(bytes(stored)).slot)
+                except struct.error:
+                    place = None
+                if place is None:
+                    return jobs, CorruptBlockError(key, "its place in the file is lost")
+                seen = self._slabs.view(place)
+                jobs.append(self._slabs.reading(place) if seen is None else seen)
+        return jobs, None
 
     def _lanes(self, jobs: Sequence[Job]) -> int:
         """Threads to read with: the disk wants a queue, memory as many as there are cores."""
-        if all(isinstance(job, np.ndarray) for job in jobs):
-            return worthwhile(len(jobs) * self.block_bytes, _WARM_LANES)
-        return self._striper.threads
+        if any(isinstance(job, Reading) for job in jobs):
+            return self._striper.threads
+        return worthwhile(len(jobs) * self.block_bytes, _WARM_LANES)
 
-    def _advance(self, job: Job, at: int, key: BlockHash, out: torch.Tensor, label: Label | None) -> bool:
-        """One turn of a record's reading; False if it is not held after all."""
+    def _advance(self, job: Job, at: int, key: BlockHash, out: torch.Tensor, label: Label | None) -> None:
+        """One turn of a record's reading; the last one verifies it and copies the payload out."""
         if not isinstance(job, Reading):
-            return self._copy_out(key, job, out, label)
-        if not self._extents.carry_out(job, at):
-            return True  # its last request is still out
-        try:
-            return self._copy_out(key, job.record(), out, label)
-        finally:
-            self._extents.done_with(job)
+            self._copy_out(key, job, out, label)
+        elif self._slabs.carry_out(job, at):
+            try:
+                record = job.record()
+                if record is None:
+                    raise CorruptBlockError(key, "its record cannot be read")
+                self._copy_out(key, record, out, label)
+            finally:
+                self._slabs.buffers.reclaim(job)
 
-    def _copy_out(self, key: BlockHash, record: Bytes | None, out: torch.Tensor, label: Label | None) -> bool:
-        """Verify a record and copy its payload; False if it is not held.
-
-        Without a record that verifies, LMDB is asked, which is the authority. A view of its map
-        ends here, inside the transaction that protects it.
-        """
-        if record is None:
-            return self._copy_from_map(key, out, label)
-        try:
-            header = verify(record, key, header=self._header, block_bytes=self.block_bytes)
-        except CorruptBlockError:  # a wrong place, or damage
-            return self._copy_from_map(key, out, label)
-        self._give(header, record, out, label)
-        return True
-
-    def _copy_from_map(self, key: BlockHash, out: torch.Tensor, label: Label | None) -> bool:
-        with self._env.reading() as txn:
-            stored = txn.get(key, db=self._env.blocks)
-            if stored is None:
-                return False
-            record = np.frombuffer(stored, np.uint8)
-            header = verify(record, key, header=self._header, block_bytes=self.block_bytes)
-            if (place := self._extents.place(record)) is not None:
-                self._extents.learned[key] = place
-            self._give(header, record, out, label)
-        return True
-
-    def _give(self, header: Header, record: Bytes, out: torch.Tensor, label: Label | None) -> None:
-        """Copy a verified payload out, if it is the prompt's."""
+    def _copy_out(self, key: BlockHash, record: Bytes, out: torch.Tensor, label: Label | None) -> None:
+        header = verify(record, key, header=self._header, block_bytes=self.block_bytes)
         if label is not None and header.label != label:
-            raise CorruptBlockError(header.key, "the stored token ids are not those of the prompt")
+            raise CorruptBlockError(key, "the stored token ids are not those of the prompt")
         np.copyto(out.numpy(), record[self._header :].reshape(out.shape))
 
-    def _place(self, txn: Any, key: BlockHash) -> int | None:
-        """Where a record lies that this transaction sees, if that is known."""
-        stored = txn.get(key, db=self._env.extents)
-        if stored is not None:  # it leaves with its block, so this transaction sees the block as well
-            return int.from_bytes(stored, "little")
-        return self._extents.learned.get(key) if self._is_held(txn, key) else None
-
-    def _is_held(self, txn: Any, key: BlockHash) -> bool:
-        return txn.get(key, db=self._env.index) is not None
-
-    def _learn(self, keys: Sequence[BlockHash]) -> None:
-        """Note where records lie that were just written: their pages are in the page cache now."""
-        if not self._extents.usable:
-            return
+    def _unused(self) -> list[int]:
+        """Slots that no index entry names."""
         with self._env.reading() as txn:
-            for key in keys:
-                place = self._extents.place(np.frombuffer(txn.get(key, db=self._env.blocks), np.uint8))
-                if place is not None:
-                    self._extents.learned[key] = place
+            entries = txn.cursor(self._env.index).iternext(keys=False, values=True)
+            used = {unpack_entry(bytes(entry)).slot for entry in entries}
+        return [slot for slot in self._slabs.slots() if slot not in used]
 
-    def _keep_extents(self, txn: Any) -> list[BlockHash]:
-        """Write learned places along with another change; returns the names to forget once it is committed."""
-        kept = list(self._extents.learned)
-        for key in kept:
-            if self._is_held(txn, key):
-                txn.put(key, self._extents.learned[key].to_bytes(8, "little"), db=self._env.extents)
-        return kept
+    def _claim(self, count: int) -> list[int]:
+        """Slots to write, in new slabs if there are too few."""
+        while self._slots.spare < count:
+            with translated(self.name):
+                self._slots.add(self._slabs.grow())
+        return self._slots.take(count)
+
+    @contextmanager
+    def _returned_unless_committed(self, slots: Sequence[int]) -> Iterator[None]:
+        """Slots are free again if what is done with them fails, and surely left no commit.
+
+        Where that is not sure they are used by nobody until the environment is opened again.
+        """
+        before = self._env.last_commit
+        try:
+            yield
+        except BaseException:
+            if self._env.last_commit == before:
+                self._slots.add(slots)
+            raise
+
+    def _fill(self, slots: Sequence[int], news: Sequence[tuple[BlockHash, torch.Tensor, Label]]) -> None:
+        """Write records to slots; returns when the medium has them, durable with the next commit."""
+
+        def work(turns: Iterable[int]) -> None:
+            for turn in turns:
+                key, block, label = news[turn]
+                buffer = self._slabs.buffers.take()
+                try:
+                    header, payload = buffer[: self._header], _whole_pages_of(block, buffer[self._header :])
+                    seal(header, payload[: self.block_bytes], key, label)
+                    self._slabs.write(slots[turn], [header, payload])
+                finally:
+                    self._slabs.buffers.give_back(buffer)
+
+        self._striper.run(len(news), work, self._striper.threads)
 
     def _change(self, after: Books, work: Callable[[Any], None]) -> None:
-        """One transaction: some work, and the places learned since the last one."""
+        """One transaction: some work, and the places of new slabs."""
         with translated(self.name), self._env.change(after) as txn:
-            kept = self._keep_extents(txn)
+            self._slabs.keep_places(txn)
             work(txn)
-        for key in kept:
-            self._extents.learned.pop(key, None)
+        self._slabs.places_kept()
 
     def _absent(self, keys: Sequence[BlockHash]) -> list[int]:
         """Positions of the names that are not held, each name once."""
@@ -317,7 +323,8 @@ class LMDBTier:
             raise TierFullError(
                 self.name, f"{num_new} blocks do not fit: {capacity - used} of {capacity} places are free"
             )
-        growth = (used + num_new) * self._record_bytes - self._env.file_bytes
+        missing = max(0, num_new - self._slots.spare)
+        growth = -(-missing // self._env.layout.slab_slots) * self._env.layout.slab_bytes
         free = self._env.free_bytes
         if growth > 0 and free - growth < self._min_free_bytes:
             raise TierUnavailableError(
@@ -325,38 +332,45 @@ class LMDBTier:
                 f"the disk has {free} bytes left and {self._min_free_bytes} must stay free; nothing was written",
             )
 
-    def _commit(self, batch: int, part: list[tuple[BlockHash, torch.Tensor, Label]]) -> None:
-        """Store a part of a batch, whose number is that of its first commit: a scan lists it as one."""
+    def _commit(self, news: dict[BlockHash, tuple[int, Label]]) -> None:
         books = self._env.books
-        after = Books(books.blocks + len(part), books.commit + 1)
+        after = Books(books.blocks + len(news), books.commit + 1)
 
         def work(txn: Any) -> None:
-            for key, block, label in part:
-                payload = self._scratch[self._header :].reshape(block.shape)
-                np.copyto(payload, block.numpy())
-                seal(self._scratch, key, label, header=self._header)
-                txn.put(key, self._scratch.data, db=self._env.blocks)
-                txn.put(key, pack_entry(batch, label), db=self._env.index)
+            for key, (slot, label) in news.items():
+                txn.put(key, pack_entry(Entry(after.commit, slot, label)), db=self._env.index)
 
-        self._change(after, work)
-        self._learn([key for key, _, _ in part])
+        if news:
+            self._change(after, work)
 
     def _remove(self, keys: Sequence[BlockHash]) -> int:
         with self._env.reading() as txn:
-            held = [key for key in dict.fromkeys(keys) if txn.get(key, db=self._env.index) is not None]
-        if held:
+            found = {key: txn.get(key, db=self._env.index) for key in keys}
+            slots = {key: unpack_entry(bytes(entry)).slot for key, entry in found.items() if entry is not None}
+        if slots:
             books = self._env.books
-            after = Books(books.blocks - len(held), books.commit + 1)
+            after = Books(books.blocks - len(slots), books.commit + 1)
 
             def work(txn: Any) -> None:
-                for key in held:
-                    for table in (self._env.blocks, self._env.index, self._env.extents):
-                        txn.delete(key, db=table)
+                for key in slots:
+                    txn.delete(key, db=self._env.index)
 
             self._change(after, work)
-        return len(held)
+            self._slots.leave(slot for slot in slots.values() if self._slabs.place(slot) is not None)
+        return len(slots)
 
 
 def _turns(job: Job) -> Iterable[int]:
     """The turns a record takes: a request each if it is read from disk, one if it is in memory."""
     return job.requests() if isinstance(job, Reading) else [0]
+
+
+def _whole_pages_of(block: torch.Tensor, spare: Bytes) -> Bytes:
+    """A block as whole pages: where it lies if that will do for a direct write, else copied to ``spare``."""
+    size = block.numel()
+    if block.is_contiguous() and size == len(spare) and block.data_ptr() % PAGE_BYTES == 0:
+        there: Bytes = block.numpy().reshape(-1)
+        return there
+    np.copyto(spare[:size].reshape(block.shape), block.numpy())
+    spare[size:] = 0
+    return spare

@@ -21,6 +21,7 @@ import lmdb
 
 from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierFullError, TierUnavailableError
 from kvtier.format import FORMAT_VERSION, PAGE_BYTES
+from kvtier.tiers.layout import Layout
 
 _DATA, _LOCK = "data.mdb", "kvtier.lock"
 _OURS = {_DATA, "lock.mdb", _LOCK}
@@ -49,15 +50,14 @@ def translated(name: str) -> Iterator[None]:
 
 
 class Environment:
-    """One open environment with its four databases.
+    """One open environment with its databases.
 
     Args:
         name: The tier's name, for errors.
         path: The directory.
         capacity_bytes: Payload bytes it must be able to hold.
         block_bytes: Payload bytes of one block.
-        record_bytes: Bytes of one block's record.
-        commit_bytes: Bytes of one commit; freed pages are reused only a few commits later.
+        layout: How a new environment's data file is cut up; an old one keeps its own.
 
     Raises:
         ConfigError: Too small for one block, not a directory, not writable, not kvtier's, written
@@ -66,9 +66,7 @@ class Environment:
         TierUnavailableError: LMDB cannot open it, or its file is cut short.
     """
 
-    def __init__(
-        self, name: str, path: Path, *, capacity_bytes: int, block_bytes: int, record_bytes: int, commit_bytes: int
-    ) -> None:
+    def __init__(self, name: str, path: Path, *, capacity_bytes: int, block_bytes: int, layout: Layout) -> None:
         if capacity_bytes < block_bytes:
             raise ConfigError(f"{name}: {capacity_bytes} bytes hold no block of {block_bytes} bytes; give it more or 0")
         self.name = name
@@ -82,9 +80,9 @@ class Environment:
         _claim_directory(name, self._path)
         self._holder = _lock_directory(name, self._path)
         try:
-            self._env = self._open(_map_bytes(capacity_bytes // block_bytes, record_bytes, commit_bytes))
+            self._env = self._open(_map_bytes(capacity_bytes // block_bytes, layout))
             try:
-                self._open_databases(block_bytes, record_bytes)
+                self._open_databases(block_bytes, layout)
                 self._stretch()
             except BaseException:
                 self._env.close()
@@ -97,6 +95,16 @@ class Environment:
     def data(self) -> Path:
         """The data file."""
         return self._path / _DATA
+
+    @property
+    def last_page(self) -> int:
+        """Number of the last page in use."""
+        return int(self._env.info()["last_pgno"])
+
+    @property
+    def last_commit(self) -> int:
+        """LMDB's number of the last transaction that is visible."""
+        return int(self._env.info()["last_txnid"])
 
     @property
     def file_bytes(self) -> int:
@@ -178,7 +186,7 @@ class Environment:
             map_bytes = max(map_bytes, data.stat().st_size)
         try:
             env = lmdb.open(
-                str(self._path), map_size=map_bytes, max_dbs=4, mode=0o600, readahead=True, max_spare_txns=16
+                str(self._path), map_size=map_bytes, max_dbs=4, mode=0o600, readahead=False, max_spare_txns=16
             )
         except (lmdb.InvalidError, lmdb.VersionMismatchError) as exc:
             raise ConfigError(
@@ -205,10 +213,10 @@ class Environment:
             with translated(self.name):
                 os.truncate(self._path / _DATA, map_bytes)
 
-    def _open_databases(self, block_bytes: int, record_bytes: int) -> None:
+    def _open_databases(self, block_bytes: int, layout: Layout) -> None:
         fresh = self._env.stat()["entries"] == 0
         if fresh:
-            self._create(block_bytes, record_bytes)
+            self._create(block_bytes, layout)
         try:
             self.meta = self._env.open_db(b"meta", create=False)
             with self._env.begin() as txn:
@@ -219,11 +227,11 @@ class Environment:
             raise ConfigError(
                 f"{self.name}: {self._path} holds an LMDB environment that is not kvtier's; choose another directory"
             )
-        self._check_format(about, block_bytes, record_bytes)
+        self.layout = self._check_format(about, block_bytes, layout)
         try:
             self.index = self._env.open_db(b"index", create=False)
-            self.blocks = self._env.open_db(b"blocks", create=False)
-            self.extents = self._env.open_db(b"extents", create=False)
+            self.slabs = self._env.open_db(b"slabs", create=False)
+            self.places = self._env.open_db(b"places", create=False)
             with self._env.begin() as txn:
                 self.books = Books(*_BOOKS.unpack(txn.get(b"books", db=self.meta, default=b"")))
         except (lmdb.Error, struct.error) as exc:
@@ -231,38 +239,41 @@ class Environment:
                 self.name, f"{self._path} is incomplete: {exc}; move it away to start afresh"
             ) from exc
 
-    def _create(self, block_bytes: int, record_bytes: int) -> None:
+    def _create(self, block_bytes: int, layout: Layout) -> None:
         """A new environment becomes kvtier's in one transaction, so a kill leaves it empty or whole."""
-        about = {"format": FORMAT_VERSION, "block_bytes": block_bytes, "record_bytes": record_bytes}
+        about = {"format": FORMAT_VERSION, "block_bytes": block_bytes, **layout._asdict()}
         with translated(self.name), self._env.begin(write=True) as txn:
             meta = self._env.open_db(b"meta", txn=txn)
             self._env.open_db(b"index", txn=txn)
-            self._env.open_db(b"blocks", txn=txn)
-            self._env.open_db(b"extents", txn=txn)
+            self._env.open_db(b"slabs", txn=txn)
+            self._env.open_db(b"places", txn=txn)
             txn.put(b"format", json.dumps(about).encode(), db=meta)
             txn.put(b"books", _BOOKS.pack(0, 0), db=meta)
 
-    def _check_format(self, about: dict[str, int], block_bytes: int, record_bytes: int) -> None:
+    def _check_format(self, about: dict[str, int], block_bytes: int, layout: Layout) -> Layout:
         if about["format"] != FORMAT_VERSION:
             raise ConfigError(
                 f"{self.name}: {self._path} has format {about['format']}, this kvtier reads {FORMAT_VERSION}; "
                 "use the release that wrote it, or another directory"
             )
-        if (about["block_bytes"], about["record_bytes"]) != (block_bytes, record_bytes):
+        found = (about["block_bytes"], about["slot_bytes"])
+        if found != (block_bytes, layout.slot_bytes):
             raise SpecMismatchError(
-                f"{self.name}: {self._path} holds blocks of {about['block_bytes']} bytes, expected {block_bytes}; "
+                f"{self.name}: {self._path} holds blocks of {found[0]} bytes in slots of {found[1]}, "
+                f"expected {block_bytes} in {layout.slot_bytes}; "
                 "another model, dtype or block_tokens wrote it: use one directory for each"
             )
+        return Layout(about["slot_bytes"], about["slab_slots"])
 
 
-def _map_bytes(num_blocks: int, record_bytes: int, commit_bytes: int) -> int:
+def _map_bytes(num_blocks: int, layout: Layout) -> int:
     """Size of the map: address space, not disk.
 
-    Records occupy whole pages; pages freed in one commit can be reused only after the commits
-    that may still be read; and free runs of one size fragment a little when commits mix.
+    Whole slabs for the blocks; for their index entries several times what a half-full B-tree takes,
+    because pages freed in one commit can be reused only after the commits that may still be read.
     """
-    pages = -(-(record_bytes + 16) // PAGE_BYTES)
-    return int(1.25 * num_blocks * pages * PAGE_BYTES) + 4 * commit_bytes + (16 << 20)
+    slabs = -(-num_blocks // layout.slab_slots)
+    return slabs * layout.slab_bytes + 2048 * num_blocks + (32 << 20)
 
 
 def _claim_directory(name: str, path: Path) -> None:

@@ -52,6 +52,12 @@ class Buffers:
         """The buffer's bytes are not needed any more."""
         self._free.append(buffer)
 
+    def reclaim(self, reading: Reading) -> None:
+        """Nobody looks at a record's bytes any more."""
+        if reading.buffer is not None:
+            self.give_back(reading.buffer)
+            reading.buffer = None
+
 
 class Reading:
     """One record being read from its place."""

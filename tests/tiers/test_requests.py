@@ -5,11 +5,12 @@ import threading
 
 import numpy as np
 import pytest
-from tier_helpers import disk, payload
+from tier_helpers import disk, payload, place_of
 
+from kvtier.errors import CorruptBlockError
 from kvtier.testing.blocks import chain
-from kvtier.tiers.extents import Extents
 from kvtier.tiers.requests import ALIGN_BYTES, REQUEST_BYTES, Buffers, Reading
+from kvtier.tiers.slabs import Slabs
 
 MIB = 1 << 20
 NUM_BLOCKS = 6
@@ -71,7 +72,7 @@ def test_buffers_are_lent_to_one_at_a_time_and_used_again():
 @pytest.fixture
 def cold(tmp_path, monkeypatch):
     """A tier that holds a chain and takes each of its records for absent from the page cache."""
-    monkeypatch.setattr(Extents, "resident", lambda *_: False)
+    monkeypatch.setattr(Slabs, "view", lambda *_: None)
     tier = disk(tmp_path, NUM_BLOCKS, MIB)
     names = chain(*range(NUM_BLOCKS))
     tier.write(names.keys, [payload(i, MIB) for i in range(NUM_BLOCKS)], names.labels)
@@ -86,19 +87,29 @@ def served(tier, names):
     return count
 
 
-def test_records_whose_reads_fail_are_served_by_the_map(cold, monkeypatch):
-    def fail(*_):
-        raise OSError(5, "Input/output error")
+def test_a_record_that_cannot_be_read_is_named_and_those_before_it_are_served(cold, monkeypatch):
+    tier, names = cold
+    place, genuine = place_of(tier, names.keys[2]), os.preadv
+
+    def fail(file, buffers, offset):
+        if offset == place:
+            raise OSError(5, "Input/output error")
+        return genuine(file, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", fail)
+    out = [payload(99, MIB) for _ in names.keys]
 
-    assert served(*cold) == NUM_BLOCKS
+    with pytest.raises(CorruptBlockError, match="its record cannot be read") as caught:
+        tier.read(names.keys, out, names.labels)
+
+    assert caught.value.key == names.keys[2]
+    assert [out[i].equal(payload(i, MIB)) for i in (0, 1)] == [True, True]
 
 
 def test_a_batch_cut_short_gives_its_buffers_back(cold):
     tier, names = cold
-    free = len(tier._extents._buffers._free)
+    free = len(tier._slabs.buffers._free)
     tier.delete(names.keys[3:4])
 
     assert served(tier, names) == 3
-    assert len(tier._extents._buffers._free) == free
+    assert len(tier._slabs.buffers._free) == free

@@ -1,0 +1,29 @@
+"""How the data file of the disk tier is cut up."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kvtier.format import PAGE_BYTES
+
+#: Bytes of a slab, about: enough to make its commit cheap, small enough to be made for one block.
+SLAB_BYTES = 64 << 20
+
+
+class Layout(NamedTuple):
+    """How the data file is cut up; fixed when the environment is made."""
+
+    slot_bytes: int
+    """Whole pages."""
+
+    slab_slots: int
+
+    @property
+    def slab_bytes(self) -> int:
+        """Bytes a slab takes in the file, LMDB's page header included."""
+        return PAGE_BYTES + self.slab_slots * self.slot_bytes
+
+
+def layout_for(capacity_blocks: int, slot_bytes: int) -> Layout:
+    """Slabs of about ``SLAB_BYTES``, or one as large as the tier if that is smaller."""
+    return Layout(slot_bytes, max(1, min(SLAB_BYTES // slot_bytes, capacity_blocks)))

@@ -1,0 +1,226 @@
+"""Slots for records inside LMDB's data file, and reading and writing them there.
+
+    slabs database   number -> | slab header | slot | slot | ... | slot |     one value, written once
+    data.mdb            ... B-tree pages ... |############################| ... B-tree pages ...
+                                                  ^ a page boundary; never moves
+
+LMDB keeps a large value on a run of pages of its own, which it neither moves nor looks at until the
+value changes. A slab is such a value, of zeros, that never changes as far as LMDB knows; its
+slots are written and read in the file itself, with O_DIRECT if the file system has it. So a record
+is written once, straight from memory to the medium: no copy into LMDB's dirty pages, none into
+the page cache, no search for a run of free pages, no fragments.
+
+What makes that safe is in docs/format.md. Where a slab lies is found after the commit that made it,
+by a header with a random number in it, and looked at again whenever the environment is opened:
+a slot is never written unless that header stands before it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import struct
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kvtier.errors import TierUnavailableError
+from kvtier.format import PAGE_BYTES, Bytes
+from kvtier.tiers.environment import Books, Environment
+from kvtier.tiers.layout import Layout
+from kvtier.tiers.requests import Buffers, Reading
+
+_PAGE_HEADER_BYTES = 16  # LMDB's, before a large value
+_HEADER = struct.Struct("<4sI16s")
+_HEADER_BYTES = PAGE_BYTES - _PAGE_HEADER_BYTES
+_MAGIC = b"KVTS"
+_PLACE = struct.Struct("<Q16s")
+_NUMBER = struct.Struct(">I")  # big-endian, so that LMDB keeps them in order
+
+_LIBC = ctypes.CDLL(None)
+_LIBC.mincore.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.POINTER(ctypes.c_ubyte))
+
+
+class Slabs:
+    """The slots of one environment.
+
+    Args:
+        env: The environment.
+        layout: As the environment was made with.
+        record_bytes: Length of a record.
+        readers: Records on their way at a time; a buffer for each is made and touched now.
+        keep_cached: Write and read through the page cache instead of around it.
+    """
+
+    def __init__(self, env: Environment, layout: Layout, record_bytes: int, *, readers: int, keep_cached: bool) -> None:
+        self.layout = layout
+        self._env = env
+        self._record_bytes = record_bytes
+        self._lock = threading.Lock()
+        self.buffers = Buffers(layout.slot_bytes, readers)
+        self._plain = os.open(env.data, os.O_RDWR | os.O_CLOEXEC)
+        os.posix_fadvise(self._plain, 0, 0, os.POSIX_FADV_RANDOM)
+        self._direct = None if keep_cached else _open_direct(env)
+        self._files = [file for file in (self._plain, self._direct) if file is not None]
+        data = mmap.mmap(self._plain, 0, prot=mmap.PROT_READ)
+        data.madvise(mmap.MADV_RANDOM)
+        self._seen: Bytes = np.frombuffer(data, np.uint8)
+        self._base = int(self._seen.ctypes.data)
+        self._starts: list[int | None] = []
+        """By slab, where its first slot lies; None if it cannot be found."""
+        self._unwritten: dict[int, bytes] = {}
+        """Places found and not yet kept in the environment."""
+        try:
+            self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def direct(self) -> bool:
+        """Whether the page cache is passed by."""
+        return self._direct is not None
+
+    @property
+    def num_slots(self) -> int:
+        """Slots of all slabs."""
+        return len(self._starts) * self.layout.slab_slots
+
+    def slots(self) -> list[int]:
+        """Every slot that can be reached."""
+        size = self.layout.slab_slots
+        return [
+            slot
+            for n, start in enumerate(self._starts)
+            if start is not None
+            for slot in range(n * size, (n + 1) * size)
+        ]
+
+    def place(self, slot: int) -> int | None:
+        """Offset of a slot in the file; None if there is no such slot, or its slab is damaged."""
+        number, at = divmod(slot, self.layout.slab_slots)
+        start = self._starts[number] if number < len(self._starts) else None
+        return None if start is None else start + at * self.layout.slot_bytes
+
+    def grow(self) -> range:
+        """Add a slab; returns its slots. The caller holds the environment's ``writing``.
+
+        Raises:
+            lmdb.MapFullError: The map has no room for it.
+            TierUnavailableError: It was written and cannot be found, so LMDB's file is not as expected.
+        """
+        number, token = len(self._starts), os.urandom(16)
+        key, value = _NUMBER.pack(number), np.zeros(self.layout.slab_bytes - _PAGE_HEADER_BYTES, np.uint8)
+        _HEADER.pack_into(value.data, 0, _MAGIC, number, token)
+        books = self._env.books
+        with self._env.change(Books(books.blocks, books.commit + 1)) as txn:
+            txn.put(key, value.data, db=self._env.slabs)
+            txn.put(key, _PLACE.pack(0, token), db=self._env.places)
+        start = self._search(number, token)
+        if start is None:
+            raise TierUnavailableError(self._env.name, "LMDB did not keep a large value on pages of its own")
+        self._starts.append(start)
+        if self._direct is not None:
+            os.posix_fadvise(self._plain, start, self.layout.slab_bytes - PAGE_BYTES, os.POSIX_FADV_DONTNEED)
+        return self._slots_of(number)
+
+    def keep_places(self, txn: Any) -> None:
+        """Write places that are not kept yet along with another change."""
+        for number, place in self._unwritten.items():
+            txn.put(_NUMBER.pack(number), place, db=self._env.places)
+
+    def places_kept(self) -> None:
+        """That change is committed."""
+        self._unwritten.clear()
+
+    @property
+    def has_unkept_places(self) -> bool:
+        """Whether a slab would have to be searched for if the environment were opened now."""
+        return bool(self._unwritten)
+
+    def write(self, slot: int, parts: Sequence[Bytes]) -> None:
+        """Write a slot: header and payload, page-aligned and whole pages if ``direct``.
+
+        Raises:
+            OSError: The medium refused.
+        """
+        place = self.place(slot)
+        assert place is not None
+        file = self._plain if self._direct is None else self._direct
+        total = sum(len(part) for part in parts)
+        if os.pwritev(file, [part.data for part in parts], place) < total:
+            raise OSError(f"short write of {total} bytes at {place}")
+
+    def view(self, place: int) -> Bytes | None:
+        """A record in memory, seen through the map; None if it is on disk.
+
+        By mincore of its last page, since it is read front to back: asking for every page would cost
+        a tenth of a copy. A read that may not wait (``RWF_NOWAIT``) answers too, but starts read-ahead.
+        """
+        end = place + self._record_bytes
+        answer = ctypes.c_ubyte()
+        if end > len(self._seen) or _LIBC.mincore(self._base + (end - 1) // PAGE_BYTES * PAGE_BYTES, 1, answer) != 0:
+            return None
+        return self._seen[place:end] if answer.value & 1 else None
+
+    def reading(self, place: int) -> Reading:
+        """A record to be read from the file, in as many requests as it takes."""
+        return Reading(place, self._record_bytes)
+
+    def carry_out(self, reading: Reading, at: int) -> bool:
+        """One request of a record; True if it was the last one missing."""
+        file = self._plain if self._direct is None else self._direct
+        return reading.carry_out(at, file, self.buffers, self._lock)
+
+    def close(self) -> None:
+        """Close the file; a second close does nothing. The map goes with the last view of it."""
+        while self._files:
+            os.close(self._files.pop())
+        self._seen = np.empty(0, np.uint8)
+
+    def _slots_of(self, number: int) -> range:
+        return range(number * self.layout.slab_slots, (number + 1) * self.layout.slab_slots)
+
+    def _load(self) -> None:
+        with self._env.reading() as txn:
+            kept = [
+                (_NUMBER.unpack(bytes(key))[0], *_PLACE.unpack(bytes(value)))
+                for key, value in txn.cursor(self._env.places)
+            ]
+        for number, start, token in kept:
+            assert number == len(self._starts)
+            there = start and self._header_at(start - PAGE_BYTES) == (_MAGIC, number, token)
+            self._starts.append(start if there else self._search(number, token))
+
+    def _search(self, number: int, token: bytes) -> int | None:
+        """Find a slab by its header, newest pages first: it was made last, if it is not known."""
+        last = self._env.last_page - self.layout.slab_bytes // PAGE_BYTES + 1
+        for page in range(last, 1, -1):
+            if self._header_at(page * PAGE_BYTES) == (_MAGIC, number, token):
+                start = (page + 1) * PAGE_BYTES
+                self._unwritten[number] = _PLACE.pack(start, token)
+                return start
+        return None
+
+    def _header_at(self, page: int) -> tuple[bytes, int, bytes] | None:
+        found = os.pread(self._plain, _HEADER.size, page + _PAGE_HEADER_BYTES)
+        return _HEADER.unpack(found) if len(found) == _HEADER.size else None
+
+
+def _open_direct(env: Environment) -> int | None:
+    flag = getattr(os, "O_DIRECT", 0)
+    if not flag:
+        return None
+    try:
+        file = os.open(env.data, os.O_RDWR | os.O_CLOEXEC | flag)
+    except OSError:  # the file system does not do it; the page cache does everything
+        return None
+    try:
+        os.preadv(file, [Buffers(PAGE_BYTES, 1).take().data], 0)
+    except OSError:  # it said it would, and does not
+        os.close(file)
+        return None
+    return file
