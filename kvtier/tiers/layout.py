@@ -25,5 +25,6 @@ class Layout(NamedTuple):
 
 
 def layout_for(capacity_blocks: int, slot_bytes: int) -> Layout:
-    """Slabs of about ``SLAB_BYTES``, or one as large as the tier if that is smaller."""
-    return Layout(slot_bytes, max(1, min(SLAB_BYTES // slot_bytes, capacity_blocks)))
+    """As few slabs as hold the tier at ``SLAB_BYTES`` at most, all of one size, with hardly a slot too many."""
+    slabs = -(-capacity_blocks // max(1, SLAB_BYTES // slot_bytes))
+    return Layout(slot_bytes, -(-capacity_blocks // slabs))

@@ -57,11 +57,17 @@ def put_places(path, change):
             txn.put(key, change(value), db=table)
 
 
-def test_slabs_are_no_larger_than_the_tier():
+@pytest.mark.parametrize(
+    ("capacity", "slot_bytes", "slab_slots"),
+    [(1, 8192, 1), (3, 8192, 3), (8192, 8192, 8192), (8193, 8192, 4097), (64, 1 << 20, 64), (65, 1 << 20, 33)],
+)
+def test_slabs_are_of_one_size_and_hold_the_tier(capacity, slot_bytes, slab_slots):
     with patch("kvtier.tiers.layout.SLAB_BYTES", 64 << 20):
-        assert layout_for(3, 8192) == Layout(8192, 3)
-        assert layout_for(10**6, 8192) == Layout(8192, 8192)
-        assert layout_for(10**6, 100 << 20) == Layout(100 << 20, 1)
+        assert layout_for(capacity, slot_bytes) == Layout(slot_bytes, slab_slots)
+
+
+def test_a_slot_larger_than_a_slab_should_be_is_a_slab():
+    assert layout_for(7, 100 << 20) == Layout(100 << 20, 1)
 
 
 def test_the_file_grows_by_slabs_as_blocks_come(path):
