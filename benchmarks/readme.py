@@ -1,4 +1,4 @@
-"""Fill the marked parts of the README from committed results and examples.
+"""Fill the marked parts of the README and of docs/benchmarks.md from committed results and examples.
 
 A part stands between ``<!-- name -->`` and ``<!-- /name -->``. With ``--check`` nothing is written,
 and a stale part is an error: that is what the test runs.
@@ -11,41 +11,53 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lib.bandwidth_markdown import markdown
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SHOWN_TOKENS = (512, 2048, 4096, 8192)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the README anew, or say which parts are stale."""
+    """Write the pages anew, or say which parts are stale."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a part is stale")
     parser.add_argument("--json", action="store_true", help="print which parts are stale as JSON")
     args = parser.parse_args(argv)
-    readme = ROOT / "README.md"
-    old = readme.read_text()
-    new, stale = old, []
-    for name, text in parts().items():
+    stale = {page: renew(ROOT / page, texts, write=not args.check) for page, texts in parts().items()}
+    if args.json:
+        print(json.dumps({"stale": [name for names in stale.values() for name in names]}))
+    else:
+        for page, names in stale.items():
+            if names:
+                print(f"{page}: {'stale' if args.check else 'renewed'}: {', '.join(names)}")
+    return 1 if args.check and any(stale.values()) else 0
+
+
+def renew(page: Path, texts: dict[str, str], *, write: bool) -> list[str]:
+    """Fill a page's parts; returns the names of those that were stale."""
+    new, stale = page.read_text(), []
+    for name, text in texts.items():
         filled = fill(new, name, text)
         stale += [name] if filled != new else []
         new = filled
-    if args.json:
-        print(json.dumps({"stale": stale}))
-    elif stale:
-        print(f"README.md: {'stale' if args.check else 'renewed'}: {', '.join(stale)}")
-    if not args.check:
-        readme.write_text(new)
-    return 1 if args.check and stale else 0
+    if write and stale:
+        page.write_text(new)
+    return stale
 
 
-def parts() -> dict[str, str]:
-    """Every marked part's text."""
-    report = json.loads((RESULTS / "reload_vs_prefill.json").read_text())
+def parts() -> dict[str, dict[str, str]]:
+    """Every marked part's text, by page."""
+    reload = json.loads((RESULTS / "reload_vs_prefill.json").read_text())
+    bandwidth = json.loads((RESULTS / "tier_bandwidth.json").read_text())
     return {
-        "raw_tensors": (ROOT / "examples" / "raw_tensors.py").read_text().rstrip(),
-        "toy_loop": (ROOT / "examples" / "toy_loop.py").read_text().rstrip(),
-        "reload": reload_table(report),
-        "computed": computed_table(report),
+        "README.md": {
+            "raw_tensors": (ROOT / "examples" / "raw_tensors.py").read_text().rstrip(),
+            "toy_loop": (ROOT / "examples" / "toy_loop.py").read_text().rstrip(),
+            "reload": reload_table(reload),
+            "computed": computed_table(reload),
+        },
+        "docs/benchmarks.md": markdown(bandwidth),
     }
 
 
@@ -53,7 +65,7 @@ def fill(text: str, name: str, content: str) -> str:
     """Replace what stands between a part's markers; a part outside a code block is set off by blank lines."""
     pattern = re.compile(rf"(```python\n)?<!-- {name} -->\n.*?<!-- /{name} -->\n(```\n)?", re.DOTALL)
     if not pattern.search(text):
-        raise SystemExit(f"README.md has no part {name!r}: expected <!-- {name} --> and <!-- /{name} -->")
+        raise SystemExit(f"a page has no part {name!r}: expected <!-- {name} --> and <!-- /{name} -->")
     body = f"```python\n{content}\n```" if name in {"raw_tensors", "toy_loop"} else content
     return pattern.sub(lambda _: f"<!-- {name} -->\n{body}\n<!-- /{name} -->\n", text)
 

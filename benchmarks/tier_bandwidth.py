@@ -25,6 +25,7 @@ from lib.caller import seen_by_the_caller
 from lib.limits import best_memcpy
 from lib.machine import conditions
 from lib.rivals import RIVALS, PlainLMDB
+from lib.stages import stages
 from lib.sustained import sustained
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -97,7 +98,14 @@ def measure(args: argparse.Namespace, directory: Path) -> dict[str, Any]:
         "cache_state": "disk_cold: closed, dropped, residency checked; disk_warm: every page read into memory before",
     }
     caller = seen_by_the_caller(directory, runs=max(20, args.runs), threads=threads)
-    return {"benchmark": "tier_bandwidth", "conditions": about, "rows": rows, "sustained": lasting, "caller": caller}
+    return {
+        "benchmark": "tier_bandwidth",
+        "conditions": about,
+        "rows": rows,
+        "sustained": lasting,
+        "caller": caller,
+        "stages": stages(directory, block_bytes=SMOLLM2_BLOCK, batch=RIVAL_BATCH, runs=args.runs),
+    }
 
 
 def publish(args: argparse.Namespace, report: dict[str, Any]) -> None:

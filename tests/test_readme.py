@@ -18,7 +18,8 @@ def test_the_readme_is_what_the_committed_results_and_examples_give(capsys):
 
 def test_a_changed_result_makes_the_readme_stale(monkeypatch):
     parts = readme.parts()
-    monkeypatch.setattr(readme, "parts", lambda: {**parts, "computed": parts["computed"] + "\n| x | 1 | 2 |"})
+    changed = {**parts["README.md"], "computed": parts["README.md"]["computed"] + "\n| x | 1 | 2 |"}
+    monkeypatch.setattr(readme, "parts", lambda: {**parts, "README.md": changed})
 
     assert readme.main(["--check"]) == 1
 

@@ -13,7 +13,7 @@ def table(report: dict[str, Any]) -> str:
     """Every row, then the turnovers."""
     lines = [_HEAD]
     last = None
-    for row in sorted(report["rows"], key=_order):
+    for row in sorted(report["rows"], key=by_cell):
         cell = (row["block_bytes"], row["batch"])
         lines += [""] if cell != last else []
         last = cell
@@ -38,10 +38,15 @@ def table(report: dict[str, Any]) -> str:
             "" if row["times_memcpy"] is None else f"   {row['times_memcpy']:.2f} x memcpy ({row['memcpy_ms']:.2f} ms)"
         )
         lines.append(f"{row['what']:<70}{row['p50_ms']:>9.2f} ms{beside}")
+    lines += ["", "where the time goes: share of what all threads of the disk tier spent"]
+    lines += [
+        f"{row['op']:<5}{row['stage']:<36}{row['share']:>7.1%}{row['thread_ms']:>9.1f} ms" for row in report["stages"]
+    ]
     return "\n".join(lines)
 
 
-def _order(row: dict[str, Any]) -> tuple[Any, ...]:
+def by_cell(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Sorts rows by block size, batch, operation and path, kvtier first."""
     return row["block_bytes"], row["batch"], row["op"], row["path"], row["store"] != "kvtier", row["store"]
 
 

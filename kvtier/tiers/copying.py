@@ -21,6 +21,8 @@ from typing import Self
 import numpy as np
 import torch
 
+from kvtier.format import Bytes
+
 #: Below this many bytes a batch is copied by the calling thread alone.
 _PARALLEL_FROM_BYTES = 2 << 20
 
@@ -129,6 +131,28 @@ def copy_blocks(striper: Striper, dst: Sequence[torch.Tensor], src: Sequence[tor
             np.copyto(dst[i].numpy(), src[i].numpy())
 
     striper.run(len(dst), copy, worthwhile(len(dst) * dst[0].numel(), striper.threads))
+
+
+def copy_rows(
+    striper: Striper, rows: Bytes, slots: Sequence[int], blocks: Sequence[torch.Tensor], *, out: bool
+) -> None:
+    """Copy between rows of one array and as many CPU blocks, without a tensor for each row.
+
+    Args:
+        striper: Threads to share the copies.
+        rows: Shape ``[num_rows, block_bytes]``.
+        slots: The rows, one for each block.
+        blocks: ``uint8``, any shape and strides.
+        out: From the rows to the blocks; else the other way.
+    """
+
+    def copy(indices: Iterator[int]) -> None:
+        for i in indices:
+            block = blocks[i].numpy()
+            row = rows[slots[i]].reshape(block.shape)
+            np.copyto(block, row) if out else np.copyto(row, block)
+
+    striper.run(len(blocks), copy, worthwhile(len(blocks) * rows.shape[1], striper.threads))
 
 
 def _words(*blocks: torch.Tensor) -> list[torch.Tensor]:

@@ -22,7 +22,7 @@ import torch
 from kvtier.errors import ConfigError, CorruptBlockError, TierClosedError, TierFullError, TierUnavailableError
 from kvtier.hashing import BlockHash, Label
 from kvtier.tiers.base import check_blocks
-from kvtier.tiers.copying import Striper, copy_blocks, shaped, touch
+from kvtier.tiers.copying import Striper, copy_blocks, copy_rows, shaped, touch
 from kvtier.tiers.pages import page_aligned
 
 
@@ -62,6 +62,7 @@ class MemoryTier:
         self.capacity_bytes = num_slots * block_bytes
         self.device = torch.device(device)
         self._pool = _allocate(name, num_slots, block_bytes, self.device, pinned=pinned)
+        self._rows = self._pool.numpy() if self.device.type == "cpu" else None
         self._pinned = pinned
         self._striper = Striper(name)
         self._pid = os.getpid()
@@ -95,9 +96,7 @@ class MemoryTier:
         slots, liar = self._pin(keys, labels)
         try:
             with self._translated():
-                targets = out[: len(slots)]
-                sources = [shaped(self._pool[s], like) for s, like in zip(slots, targets, strict=True)]
-                copy_blocks(self._striper, targets, sources)
+                self._copy(slots, out[: len(slots)], out=True)
         finally:
             self._unpin(slots)
         if liar is not None:
@@ -114,9 +113,7 @@ class MemoryTier:
             slots = self._take(len(news))
             try:
                 with self._translated():
-                    sources = [blocks[i] for i in news.values()]
-                    targets = [shaped(self._pool[s], like) for s, like in zip(slots, sources, strict=True)]
-                    copy_blocks(self._striper, targets, sources)
+                    self._copy(slots, [blocks[i] for i in news.values()], out=False)
             except BaseException:
                 with self._state:
                     self._free += slots
@@ -163,7 +160,16 @@ class MemoryTier:
         self._striper.close()
         if self._pinned:
             _cudart().cudaHostUnregister(self._pool.data_ptr())
+        self._rows = None
         self._pool = self._pool.new_empty(0)
+
+    def _copy(self, slots: Sequence[int], blocks: Sequence[torch.Tensor], *, out: bool) -> None:
+        """Between slots and buffers: ``out`` of the pool, or into it."""
+        if self._rows is not None and all(block.is_cpu for block in blocks):
+            copy_rows(self._striper, self._rows, slots, blocks, out=out)
+            return
+        places = [shaped(self._pool[slot], block) for slot, block in zip(slots, blocks, strict=True)]
+        copy_blocks(self._striper, blocks if out else places, places if out else blocks)
 
     def _pin(self, keys: Sequence[BlockHash], labels: Sequence[Label] | None) -> tuple[list[int], BlockHash | None]:
         """Slots of the leading run, each protected from reuse, and a block whose label differs, if one ends it."""

@@ -8,6 +8,7 @@ import torch
 from lib.bandwidth import Cell, KvtierDisk, KvtierDiskCached
 from lib.caller import seen_by_the_caller
 from lib.rivals import RIVALS
+from lib.stages import stages
 from lib.sustained import sustained
 
 BLOCK = 8192
@@ -73,6 +74,14 @@ def test_turnovers_report_the_growth_of_the_file(tmp_path, capsys):
     assert "turnover 2 of 2" in capsys.readouterr().err
 
 
+def test_the_stages_of_a_get_and_a_put_add_up(tmp_path):
+    rows = stages(tmp_path, block_bytes=BLOCK, batch=4, runs=2)
+
+    for op in ("get", "put"):
+        assert sum(row["share"] for row in rows if row["op"] == op) == pytest.approx(1)
+        assert all(row["thread_ms"] > 0 for row in rows if row["op"] == op)
+
+
 def test_a_block_that_is_not_whole_pages_is_refused(capsys):
     with pytest.raises(SystemExit, match="multiples of 4 KiB"):
         tier_bandwidth.main(["--block-kib", "6"])
@@ -86,7 +95,7 @@ def test_the_whole_script_writes_its_json_and_draws(tmp_path):
     assert tier_bandwidth.main([*arguments, "--json", str(wanted), "--plot", str(tmp_path / "plot.png")]) == 0
 
     report = json.loads(wanted.read_text())
-    assert {"conditions", "rows", "sustained", "caller"} <= set(report)
+    assert {"conditions", "rows", "sustained", "caller", "stages"} <= set(report)
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 

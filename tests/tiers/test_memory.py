@@ -75,15 +75,15 @@ def tier_of(blocks):
 def stopped_reader(tier, monkeypatch, number):
     """A reader that has found its block and not copied it; it copies when the body ends. Yields its buffer."""
     part, out = chain(number), torch.zeros(BLOCK, dtype=torch.uint8)
-    arrived, go_on, copy = threading.Event(), threading.Event(), memory.copy_blocks
+    arrived, go_on, copy = threading.Event(), threading.Event(), memory.copy_rows
 
-    def stop_first(striper, dst, src):
+    def stop_first(*args, **options):
         if threading.current_thread() is reader:
             arrived.set()
             assert go_on.wait(60)
-        copy(striper, dst, src)
+        copy(*args, **options)
 
-    monkeypatch.setattr(memory, "copy_blocks", stop_first)
+    monkeypatch.setattr(memory, "copy_rows", stop_first)
     reader = threading.Thread(target=tier.read, args=(part.keys, [out], part.labels))
     reader.start()
     try:
@@ -185,7 +185,7 @@ def test_a_refusal_says_how_many_blocks_and_how_many_slots():
 def test_a_write_that_fails_gives_its_slots_back(monkeypatch):
     with closing(tier_of(2)) as tier:
         with monkeypatch.context() as patch:
-            patch.setattr(memory, "copy_blocks", _lost)
+            patch.setattr(memory, "copy_rows", _lost)
             with pytest.raises(TierUnavailableError, match="dram: copy failed: the device is lost"):
                 fill(tier, 1, 2)
 
@@ -198,7 +198,7 @@ def test_a_read_that_fails_lets_go_of_its_slots(monkeypatch):
     with closing(tier_of(1)) as tier:
         fill(tier, 1)
         with monkeypatch.context() as patch:
-            patch.setattr(memory, "copy_blocks", _lost)
+            patch.setattr(memory, "copy_rows", _lost)
             with pytest.raises(TierUnavailableError, match="the device is lost"):
                 tier.read(chain(1).keys, [torch.empty(BLOCK, dtype=torch.uint8)])
 
@@ -208,7 +208,7 @@ def test_a_read_that_fails_lets_go_of_its_slots(monkeypatch):
         assert tier.contains(chain(2).keys) == 1
 
 
-def _lost(*_):
+def _lost(*_, **__):
     raise RuntimeError("the device is lost")
 
 
