@@ -50,6 +50,7 @@ def parts() -> dict[str, dict[str, str]]:
     """Every marked part's text, by page."""
     reload = json.loads((RESULTS / "reload_vs_prefill.json").read_text())
     bandwidth = json.loads((RESULTS / "tier_bandwidth.json").read_text())
+    scale = json.loads((RESULTS / "index_scale.json").read_text())
     return {
         "README.md": {
             "raw_tensors": (ROOT / "examples" / "raw_tensors.py").read_text().rstrip(),
@@ -57,7 +58,7 @@ def parts() -> dict[str, dict[str, str]]:
             "reload": reload_table(reload),
             "computed": computed_table(reload),
         },
-        "docs/benchmarks.md": markdown(bandwidth),
+        "docs/benchmarks.md": {**markdown(bandwidth), "scale": scale_table(scale)},
     }
 
 
@@ -123,6 +124,22 @@ def computed_table(report: dict[str, Any]) -> str:
         loses = "" if row["one_drive_speedup"] > 1 else " (loses)"
         needed, gained = f"{row['break_even_gb_per_s']:.1f}", f"{row['one_drive_speedup']:.2f}x{loses}"
         lines.append(f"| {row['shape']} on {row['gpu']} | {needed} | {gained} |")
+    return "\n".join(lines)
+
+
+def scale_table(report: dict[str, Any]) -> str:
+    """The index at several sizes."""
+    about = report["conditions"]
+    lines = [
+        f"{about['cpu']}, {about['cores']} cores; {about['date_utc'][:10]}.",
+        "",
+        "| blocks | bytes a block | naming and match, ms | of tokens | put + evict a second | restart, s |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in report["rows"]:
+        cells = [f"{row['blocks']:,}", f"{row['bytes_per_block']:,.0f}", f"{row['match_ms']:.1f}"]
+        cells += [f"{row['long_prompt_tokens']:,}", f"{row['decisions_per_s']:,.0f}", f"{row['restart_s']:.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
