@@ -26,5 +26,6 @@ class Layout(NamedTuple):
 
 def layout_for(capacity_blocks: int, slot_bytes: int) -> Layout:
     """As few slabs as hold the tier at ``SLAB_BYTES`` at most, all of one size, with hardly a slot too many."""
-    slabs = -(-capacity_blocks // max(1, SLAB_BYTES // slot_bytes))
-    return Layout(slot_bytes, -(-capacity_blocks // slabs))
+    slots = max(1, capacity_blocks)  # a tier too small for one is refused elsewhere
+    slabs = -(-slots // max(1, SLAB_BYTES // slot_bytes))
+    return Layout(slot_bytes, -(-slots // slabs))
