@@ -9,7 +9,6 @@ behind its entries. Each size runs in a process of its own, so that memory is wh
 
 import argparse
 import gc
-import json
 import multiprocessing
 import os
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from lib.machine import conditions
+from lib.results import write_json
 from lib.stats import percentile
 
 from kvtier.format import Entry, pack_entry
@@ -34,6 +34,7 @@ SIZES = (10_000, 100_000, 1_000_000)
 BLOCK_TOKENS = 32
 PROMPT_BLOCKS = 64
 LONG_PROMPT_TOKENS = 1_000_000
+LEAST_BLOCKS = LONG_PROMPT_TOKENS // BLOCK_TOKENS // 10
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,8 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", help="write the results here; - for standard output")
     parser.add_argument("--plot", help="draw the results here (PNG, SVG, PDF by suffix)")
     args = parser.parse_args(argv)
-    if min(args.blocks) < LONG_PROMPT_TOKENS // BLOCK_TOKENS // 10:
-        sys.exit(f"index_scale: --blocks {min(args.blocks)}: at least {LONG_PROMPT_TOKENS // BLOCK_TOKENS // 10}")
+    if min(args.blocks) < LEAST_BLOCKS:
+        sys.exit(f"index_scale: --blocks {min(args.blocks)}: give at least {LEAST_BLOCKS}, so that a long prompt fits")
     rows = []
     context = multiprocessing.get_context("spawn")
     for blocks in sorted(args.blocks):
@@ -57,12 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.plot:
         draw(rows, Path(args.plot))
         print(f"plot: {args.plot}")
-    if args.json == "-":
-        print(json.dumps(report))
-    elif args.json:
-        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.json).write_text(json.dumps(report, indent=1) + "\n")
-        print(f"JSON: {args.json}")
+    write_json(report, args.json)
     return 0
 
 

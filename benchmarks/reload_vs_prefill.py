@@ -10,7 +10,6 @@ break-even and what it costs. The control is always recompute.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -26,6 +25,7 @@ from lib.model import cache_dir, load_model, resolve_model
 from lib.random_model import random_model
 from lib.reload import LengthResult, ReloadBench, Subject
 from lib.reload_report import break_even_tokens, computed_ratios, draw, price_tag, rows_of, table, words
+from lib.results import write_json
 from lib.shapes import SHAPES, flop_per_kv_byte, layers_that_fit
 from lib.text import prompt_ids
 
@@ -248,12 +248,7 @@ def publish(args: argparse.Namespace, report: dict[str, Any]) -> None:
         title = f"{about['model']} on {about['cpu'] if args.device == 'cpu' else about.get('gpu')}, {about['dtype']}"
         draw(report["rows"], report["break_even_tokens"], title, Path(args.plot))
         print(f"plot: {args.plot}")
-    if args.json == "-":
-        print(json.dumps(report))
-    elif args.json:
-        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.json).write_text(json.dumps(report, indent=1) + "\n")
-        print(f"JSON: {args.json}")
+    write_json(report, args.json)
 
 
 def prices(args: argparse.Namespace) -> dict[str, tuple[float, str]]:

@@ -11,7 +11,6 @@ the page cache, and checked not to be resident. What each row means is in docs/b
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from lib.bandwidth_report import draw, table
 from lib.caller import seen_by_the_caller
 from lib.limits import best_memcpy
 from lib.machine import conditions
+from lib.results import write_json
 from lib.rivals import RIVALS, PlainLMDB
 from lib.stages import stages
 from lib.sustained import sustained
@@ -75,10 +75,15 @@ def measure(args: argparse.Namespace, directory: Path) -> dict[str, Any]:
     _, threads = best_memcpy(256 * MIB, runs=3)
     rows: list[dict[str, Any]] = []
     cells = [(size, batch) for size in sizes for batch in batches if size * batch <= MOST_BYTES]
+    if not cells:
+        sys.exit(
+            f"tier_bandwidth: no batch of {list(batches)} blocks stays below {MOST_BYTES >> 20} MiB; "
+            "give fewer or smaller blocks"
+        )
     for n, (size, batch) in enumerate(cells, 1):
         print(f"{n} of {len(cells)}: blocks of {size // KIB} KiB, {batch} at a time", file=sys.stderr, flush=True)
-        largest = batch == max(b for s, b in cells if s == size and b <= RIVAL_BATCH)
-        rivals = RIVALS if largest else ()
+        nearest = min((b for s, b in cells if s == size), key=lambda b: abs(b - RIVAL_BATCH))
+        rivals = RIVALS if batch == nearest else ()
         with Cell(directory, size, batch, torch.device(args.device), rivals, threads) as cell:
             rows += cell.measure(args.runs)
     turns = args.turnovers if args.turnovers is not None else (2 if args.quick else 10)
@@ -114,12 +119,7 @@ def publish(args: argparse.Namespace, report: dict[str, Any]) -> None:
     if args.plot:
         draw(report, Path(args.plot))
         print(f"plot: {args.plot}")
-    if args.json == "-":
-        print(json.dumps(report))
-    elif args.json:
-        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.json).write_text(json.dumps(report, indent=1) + "\n")
-        print(f"JSON: {args.json}")
+    write_json(report, args.json)
 
 
 if __name__ == "__main__":

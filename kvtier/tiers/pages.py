@@ -1,8 +1,7 @@
 """Memory on page boundaries, in huge pages where the kernel gives them.
 
 A copy between small pages spends part of its time looking them up. A direct read into scattered
-small pages has a segment for each, and a disk takes few segments at a time: it ran at half the
-rate of one into huge pages.
+small pages has a segment for each, and a disk takes few segments at a time.
 """
 
 from __future__ import annotations

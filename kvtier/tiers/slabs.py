@@ -35,7 +35,6 @@ from kvtier.tiers.requests import Buffers, Reading
 
 _PAGE_HEADER_BYTES = 16  # LMDB's, before a large value
 _HEADER = struct.Struct("<4sI16s")
-_HEADER_BYTES = PAGE_BYTES - _PAGE_HEADER_BYTES
 _MAGIC = b"KVTS"
 _PLACE = struct.Struct("<Q16s")
 _NUMBER = struct.Struct(">I")  # big-endian, so that LMDB keeps them in order
@@ -91,13 +90,8 @@ class Slabs:
 
     def slots(self) -> list[int]:
         """Every slot that can be reached."""
-        size = self.layout.slab_slots
-        return [
-            slot
-            for n, start in enumerate(self._starts)
-            if start is not None
-            for slot in range(n * size, (n + 1) * size)
-        ]
+        reachable = (number for number, start in enumerate(self._starts) if start is not None)
+        return [slot for number in reachable for slot in self._slots_of(number)]
 
     def place(self, slot: int) -> int | None:
         """Offset of a slot in the file; None if there is no such slot, or its slab is damaged."""
@@ -157,8 +151,8 @@ class Slabs:
     def view(self, place: int) -> Bytes | None:
         """A record in memory, seen through the map; None if it is on disk.
 
-        By mincore of its last page, since it is read front to back: asking for every page would cost
-        a tenth of a copy. A read that may not wait (``RWF_NOWAIT``) answers too, but starts read-ahead.
+        By mincore of its last page, since it is read front to back; asking for every page takes
+        longer. A read that may not wait (``RWF_NOWAIT``) answers too, but starts read-ahead.
         """
         end = place + self._record_bytes
         answer = ctypes.c_ubyte()

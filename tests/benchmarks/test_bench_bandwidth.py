@@ -87,6 +87,11 @@ def test_a_block_that_is_not_whole_pages_is_refused(capsys):
         tier_bandwidth.main(["--block-kib", "6"])
 
 
+def test_batches_that_are_all_too_long_are_refused(capsys):
+    with pytest.raises(SystemExit, match=r"no batch of \[1000\] blocks stays below 384 MiB"):
+        tier_bandwidth.main(["--block-kib", "1024", "--batch", "1000"])
+
+
 @pytest.mark.slow
 def test_the_whole_script_writes_its_json_and_draws(tmp_path):
     wanted = tmp_path / "out" / "report.json"
