@@ -57,17 +57,18 @@ def kv_spec(model: Any, block_tokens: int = DEFAULT_BLOCK_TOKENS) -> KVSpec:
 
 
 def fingerprint(model: Any) -> str:
-    """A digest of everything in a model that shapes its KV: every byte of every weight, and the config.
+    """A digest of what shapes a model's KV: every byte of every weight, the config, the attention kernel's name.
 
     Each tensor is hashed whole with XXH3-128 and the list of digests with BLAKE2b: memory speed
-    on the CPU, link speed from a GPU. It cannot see code: another modelling file, attention kernel
-    or library version over the same weights has the same fingerprint.
+    on the CPU, link speed from a GPU. It cannot see code: another modelling file, library version
+    or processor over the same weights has the same fingerprint.
 
     Raises:
         ConfigError: A weight is not materialised (meta device), so there is nothing to hash.
     """
     digest = blake2b(digest_size=32, person=b"kvtier-model-v1")
     config = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_IDENTITY}
+    config["attention kernel"] = model.config._attn_implementation  # noqa: SLF001  # there is no public name for it
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     tensors = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in sorted(tensors, key=lambda item: item[0]):

@@ -34,6 +34,16 @@ def test_reloading_from_disk_keeps_the_fingerprint(model, digest, tmp_path):
     assert fingerprint(AutoModelForCausalLM.from_pretrained(tmp_path).eval()) == digest
 
 
+def test_another_attention_kernel_changes_the_fingerprint(model, digest, tmp_path):
+    model.save_pretrained(tmp_path)
+    kernels = {
+        kernel: fingerprint(AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=kernel).eval())
+        for kernel in ("sdpa", "eager")
+    }
+    assert kernels["sdpa"] == digest
+    assert kernels["eager"] != digest, "its keys and values differ in the last bits"
+
+
 def test_running_the_model_keeps_the_fingerprint(model, digest):
     with torch.no_grad():
         model(input_ids=torch.tensor([ids_of(1, 9)]))
