@@ -8,12 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kvtier.answers import Flushed, Hit, Stored
     from kvtier.config import parse_size
     from kvtier.errors import (
         ConfigError,
         CorruptBlockError,
         KVTierError,
         SpecMismatchError,
+        StreamBrokenError,
         TierClosedError,
         TierError,
         TierFullError,
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from kvtier.hashing import BlockHash, Namespace, chain_hashes
     from kvtier.opening import open_store
     from kvtier.spec import KVSpec
-    from kvtier.store import Flushed, Hit, Stored, TieredStore
+    from kvtier.store import TieredStore
+    from kvtier.streaming import Stream
     from kvtier.tiers.disk import LMDBTier
     from kvtier.tiers.memory import MemoryTier
     from kvtier.transfer import Transfer
@@ -44,6 +47,8 @@ __all__ = [
     "Namespace",
     "SpecMismatchError",
     "Stored",
+    "Stream",
+    "StreamBrokenError",
     "TierClosedError",
     "TierError",
     "TierFullError",
@@ -62,6 +67,8 @@ _MODULES = (
     "config",
     "spec",
     "hashing",
+    "answers",
+    "streaming",
     "transfer",
     "store",
     "opening",

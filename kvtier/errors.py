@@ -5,6 +5,7 @@
     ├── TokenError             (ValueError)     a prompt that cannot be named
     ├── SpecMismatchError      (ValueError)     a payload of the wrong geometry
     ├── UnsupportedModelError  (TypeError)      a model whose cache cannot be restored exactly
+    ├── StreamBrokenError                       a layer that was promised will not come
     ├── CorruptBlockError                       a stored record is not what its name says; has .key
     └── TierError                               a tier could not do its job; has .tier
         ├── TierFullError                       no room left
@@ -39,6 +40,10 @@ class SpecMismatchError(KVTierError, ValueError):
 
 class UnsupportedModelError(KVTierError, TypeError):
     """A model whose cache kvtier cannot restore exactly."""
+
+
+class StreamBrokenError(KVTierError):
+    """A layer of a streamed read will not come: a block turned out unreadable after it was promised."""
 
 
 class CorruptBlockError(KVTierError):

@@ -117,22 +117,64 @@ def verify(record: Bytes, key: BlockHash, *, header: int, block_bytes: int) -> H
     """
     if len(record) != header + block_bytes:
         raise CorruptBlockError(key, f"record has {len(record)} bytes, expected {header + block_bytes}")
-    magic, version, flags, checksum, own_key, parent, depth, num_tokens, payload = _FIXED.unpack_from(record.data)
-    if (magic, version, flags) != (MAGIC, FORMAT_VERSION, 0):  # before the checksum, which they do not count in
-        raise CorruptBlockError(
-            key, f"not a version {FORMAT_VERSION} record: begins {magic!r}, version {version}, flags {flags}"
-        )
-    if xxhash.xxh3_64_intdigest(record[_CHECKED_FROM:].data) != checksum:
-        raise CorruptBlockError(key, "checksum mismatch: the stored bytes have changed")
-    end = _FIXED.size + 4 * num_tokens
-    if payload != block_bytes or end > header:
-        raise CorruptBlockError(
-            key, f"record says {payload} payload bytes, {num_tokens} tokens; expected {block_bytes} bytes"
-        )
-    label = Label(BlockHash(parent), depth, record[_FIXED.size : end].tobytes())
-    if own_key != key or name_block(label) != key:
-        raise CorruptBlockError(key, f"the record is that of block {bytes(own_key).hex()[:12]}")
-    return Header(key, label)
+    check = Verifier(record, key, header=header, block_bytes=block_bytes)
+    check.finish()
+    return check.named
+
+
+class Verifier:
+    """``verify`` for a record that arrives piece by piece.
+
+    Args:
+        first: The record's beginning, ``uint8``, its whole header at least.
+        key: As for ``verify``.
+        header: As for ``verify``.
+        block_bytes: As for ``verify``.
+
+    Raises:
+        CorruptBlockError: It does not begin as a record does.
+    """
+
+    def __init__(self, first: Bytes, key: BlockHash, *, header: int, block_bytes: int) -> None:
+        self._key = key
+        self._fields = _FIXED.unpack_from(first.data)
+        magic, version, flags = self._fields[:3]
+        if (magic, version, flags) != (MAGIC, FORMAT_VERSION, 0):  # apart, because the checksum leaves them out
+            raise CorruptBlockError(
+                key, f"not a version {FORMAT_VERSION} record: begins {magic!r}, version {version}, flags {flags}"
+            )
+        self._block_bytes = block_bytes
+        self._header = header
+        self._tokens = first[_FIXED.size : header].tobytes()
+        self._state = xxhash.xxh3_64(first[_CHECKED_FROM:].data)
+
+    def add(self, piece: Bytes) -> None:
+        """The bytes that follow."""
+        self._state.update(piece.data)
+
+    def finish(self) -> None:
+        """Every byte has been seen: is this the block, whole and unchanged?
+
+        Raises:
+            CorruptBlockError: The first check that failed, with got and expected.
+        """
+        _, _, _, checksum, own_key, _, _, num_tokens, payload = self._fields
+        if self._state.intdigest() != checksum:
+            raise CorruptBlockError(self._key, "checksum mismatch: the stored bytes have changed")
+        if payload != self._block_bytes or _FIXED.size + 4 * num_tokens > self._header:
+            raise CorruptBlockError(
+                self._key,
+                f"record says {payload} payload bytes, {num_tokens} tokens; expected {self._block_bytes} bytes",
+            )
+        if own_key != self._key or name_block(self.named.label) != self._key:
+            raise CorruptBlockError(self._key, f"the record is that of block {bytes(own_key).hex()[:12]}")
+
+    @property
+    def named(self) -> Header:
+        """What the record says it is; true once ``finish`` has returned."""
+        _, _, _, _, own_key, parent, depth, num_tokens, _ = self._fields
+        label = Label(BlockHash(parent), depth, self._tokens[: 4 * num_tokens])
+        return Header(BlockHash(own_key), label)
 
 
 class Entry(NamedTuple):

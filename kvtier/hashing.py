@@ -135,6 +135,10 @@ class Chain:
         """Blocks ``start`` to ``stop``."""
         return Chain(self.keys[start:stop], self.labels[start:stop])
 
+    def picked(self, positions: Sequence[int]) -> Chain:
+        """Some blocks, in the order given; not a chain any more if that leaves gaps."""
+        return Chain([self.keys[i] for i in positions], [self.labels[i] for i in positions])
+
 
 def name_block(label: Label) -> BlockHash:
     """The name that a label leads to."""

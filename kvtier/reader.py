@@ -1,9 +1,13 @@
-"""Reading a leased chain, from whichever tier holds each block, into the caller's buffers."""
+"""Reading a leased chain, from whichever tier holds each block, into the caller's buffers.
+
+Every tier gets all of its blocks as one batch, and all tiers read at the same time: what comes from
+memory is copied while the disk's queue is full.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 
@@ -11,7 +15,10 @@ from kvtier.core import Core
 from kvtier.errors import CorruptBlockError, TierError
 from kvtier.hashing import BlockHash, Chain
 from kvtier.index import Lease
-from kvtier.tiers.copying import Striper, copy_blocks, shaped
+from kvtier.streaming import Arrivals
+from kvtier.tiers.base import LayeredTier
+from kvtier.tiers.batches import copy_across, wait_for
+from kvtier.tiers.copying import Striper
 from kvtier.transfer import Mover, Staging
 
 
@@ -28,48 +35,83 @@ class Reader:
         self._core = core
         self._mover = mover
         self._pinned = pinned
-        self._striper = Striper("reader", 1)
+        self._striper = Striper("reader", max(2, len(core.tiers)))
         self._staging: Staging | None = None
 
-    def read(self, chain: Chain, out: Sequence[torch.Tensor], owner: str) -> tuple[list[int], str | None]:
-        """Copy the leading run of a chain that is held.
-
-        Args:
-            chain: Blocks wanted, in prefix order.
-            out: A buffer for each.
-            owner: Who holds the lease meanwhile.
-
-        Returns:
-            The tier each delivered block came from, and why the run ended before the chain did.
-        """
+    def hold(self, chain: Chain, owner: str) -> tuple[Lease, str | None]:
+        """A lease on the leading run of a chain that is held, and why the run ends before the chain does."""
         with self._core.lock:
             stopped_by = self._core.placement.match(chain.keys).stopped_by
-            lease = self._core.placement.lease(chain.keys, owner, float("inf"))
+            return self._core.placement.lease(chain.keys, owner, float("inf")), stopped_by
+
+    def read(
+        self, chain: Chain, out: Sequence[torch.Tensor], lease: Lease, arrivals: Arrivals | None = None
+    ) -> tuple[list[int], str | None]:
+        """Copy the blocks of a lease, and release it.
+
+        Args:
+            chain: Blocks that begin with the leased ones.
+            out: A buffer for each, shaped ``[layers, ...]`` if there are ``arrivals``.
+            lease: From ``hold``.
+            arrivals: Told about layers as they come.
+
+        Returns:
+            The tier each delivered block came from, and why that is not all of the lease.
+        """
         try:
-            sources, failed_by = self._read_leased(chain.part(0, len(lease.nodes)), out, lease)
+            return self._read_leased(chain.part(0, len(lease.nodes)), out, lease, arrivals)
         finally:
             with self._core.lock:
                 self._core.placement.release(lease)
-        return sources, failed_by or stopped_by
 
     def close(self) -> None:
         """End the threads."""
         self._striper.close()
 
-    def _read_leased(self, chain: Chain, out: Sequence[torch.Tensor], lease: Lease) -> tuple[list[int], str | None]:
+    def _read_leased(
+        self, chain: Chain, out: Sequence[torch.Tensor], lease: Lease, arrivals: Arrivals | None
+    ) -> tuple[list[int], str | None]:
         sources: list[int] = []
         while (at := len(sources)) < len(chain):
             with self._core.lock:
                 tiers = self._core.placement.match(lease.keys[at:]).tiers
             if not tiers:
                 return sources, "damaged"  # an ancestor was found damaged by another reader
-            tier, run = next((tier, len(list(run))) for tier, run in groupby(tiers))
-            done, error = self._read_run(tier, chain.part(at, at + run), out[at : at + run])
-            sources += [tier] * done
-            if done < run and self._still_in(tier, chain.keys[at + done]):
-                self._mover.submit(self._core.forget(chain.keys[at + done], tier, error))
+            part = chain.part(at, at + len(tiers))
+            layers = arrivals if not at else None  # what a second look finds is there when the read is over
+            done, error = self._read_at_once(tiers, part, out[at : at + len(tiers)], layers)
+            sources += tiers[:done]
+            if done < len(part) and self._still_in(tiers[done], part.keys[done]):
+                self._mover.submit(self._core.forget(part.keys[done], tiers[done], error))
                 return sources, "damaged" if isinstance(error, CorruptBlockError) else "unavailable"
         return sources, None
+
+    def _read_at_once(
+        self, tiers: Sequence[int], chain: Chain, out: Sequence[torch.Tensor], arrivals: Arrivals | None
+    ) -> tuple[int, Exception | None]:
+        """Read each block from its tier, all tiers at the same time; how many arrived, and what stopped the rest."""
+        mine: dict[int, list[int]] = {}
+        for position, tier in enumerate(tiers):
+            mine.setdefault(tier, []).append(position)
+        shares = list(mine.items())
+        if arrivals is not None:
+            arrivals.expect(len(shares))
+        ends: dict[int, Exception | None] = {len(chain): None}
+
+        stream = _stream_of(out)
+
+        def work(turns: Iterator[int]) -> None:
+            with torch.cuda.stream(stream) if stream is not None else nullcontext():
+                for turn in turns:
+                    tier, positions = shares[turn]
+                    share = chain.picked(positions)
+                    count, error = self._read_share(tier, share, [out[i] for i in positions], arrivals)
+                    if count < len(share):
+                        ends[positions[count]] = error
+
+        self._striper.run(len(shares), work, len(shares))
+        end = min(ends)
+        return end, ends[end]
 
     def _still_in(self, tier: int, key: BlockHash) -> bool:
         """Whether a block that a tier did not give should be there; else it was promoted meanwhile."""
@@ -77,17 +119,24 @@ class Reader:
             now = self._core.placement.match([key]).tiers
         return not now or now[0] == tier
 
-    def _read_run(self, tier: int, run: Chain, out: Sequence[torch.Tensor]) -> tuple[int, Exception | None]:
+    def _read_share(
+        self, tier: int, share: Chain, out: Sequence[torch.Tensor], arrivals: Arrivals | None
+    ) -> tuple[int, Exception | None]:
         """Read blocks of one tier; how many arrived, and what stopped the rest."""
         source = self._core.tiers[tier]
         direct = source.any_device or all(buffer.device.type == "cpu" for buffer in out)
-        step = len(run) if direct else len(self._bounce().blocks)
+        step = len(share) if direct else len(self._bounce().blocks)
         done = 0
-        while done < len(run):
-            part, targets = run.part(done, done + step), out[done : done + step]
+        while done < len(share):
+            part, targets = share.part(done, done + step), out[done : done + step]
             error: Exception | None = None
             try:
-                count = source.read(part.keys, targets, part.labels) if direct else self._via_host(tier, part, targets)
+                if not direct:
+                    count = self._via_host(tier, part, targets)
+                elif arrivals is not None and isinstance(source, LayeredTier):
+                    return source.read_parts(part.keys, targets, part.labels, arrivals.parts, arrivals.arrived), None
+                else:
+                    count = source.read(part.keys, targets, part.labels)
             except CorruptBlockError as exc:
                 error, count = exc, part.keys.index(BlockHash(exc.key))
             except TierError as exc:
@@ -95,26 +144,35 @@ class Reader:
             done += count
             if count < len(part):
                 return done, error
+        if arrivals is not None:
+            arrivals.all_arrived()
         return done, None
 
     def _via_host(self, tier: int, part: Chain, out: Sequence[torch.Tensor]) -> int:
         """Host memory is the gateway: read into the staging buffer, then copy to the device."""
         staging = self._bounce()
         with staging.lock:
-            buffers = staging.blocks[: len(part)]
             try:
-                count = self._core.tiers[tier].read(part.keys, buffers, part.labels)
+                count = self._core.tiers[tier].read(part.keys, staging.blocks[: len(part)], part.labels)
             except CorruptBlockError as exc:
-                self._to_device(buffers, out, part.keys.index(BlockHash(exc.key)))
+                self._to_device(staging, out[: part.keys.index(BlockHash(exc.key))])
                 raise
-            self._to_device(buffers, out, count)
+            self._to_device(staging, out[:count])
         return count
 
-    def _to_device(self, buffers: Sequence[torch.Tensor], out: Sequence[torch.Tensor], count: int) -> None:
-        pairs = [(target, shaped(buffer, target)) for buffer, target in zip(buffers[:count], out, strict=False)]
-        copy_blocks(self._striper, [target for target, _ in pairs], [source for _, source in pairs])
+    def _to_device(self, staging: Staging, out: Sequence[torch.Tensor]) -> None:
+        try:
+            copy_across(staging.pool, range(len(out)), out, out=True)
+        finally:  # also after an error: the staging buffer is about to be used again
+            wait_for(*out)
 
     def _bounce(self) -> Staging:
         if self._staging is None:
             self._staging = Staging(self._core.block_bytes, pinned=self._pinned)
         return self._staging
+
+
+def _stream_of(out: Sequence[torch.Tensor]) -> torch.cuda.Stream | None:
+    """The caller's stream on the buffers' device: what it has queued there comes before the copies."""
+    device = next((buffer.device for buffer in out if buffer.is_cuda), None)
+    return None if device is None else torch.cuda.current_stream(device)

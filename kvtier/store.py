@@ -18,67 +18,28 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal, Self
+from weakref import WeakSet
 
 import torch
 from numpy.typing import NDArray
 
+from kvtier.answers import Flushed, Hit, Stored
 from kvtier.core import Core
 from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierError
 from kvtier.hashing import BlockHash, Chain, Namespace, name_chain
 from kvtier.placement import Placement, TierRules
 from kvtier.policy.lru import LRU
 from kvtier.reader import Reader
-from kvtier.tiers.base import Tier, check_blocks
+from kvtier.streaming import Arrivals, Stream, parts_of
+from kvtier.tiers.base import Tier, check_blocks, check_layers
+from kvtier.tiers.batches import wait_for
 from kvtier.transfer import Mover, Transfer
 from kvtier.writer import Writer, write_behind_blocks
 
 log = logging.getLogger("kvtier")
 
 Tokens = Sequence[int] | NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """The leading blocks of a prompt that the store holds, or has just delivered."""
-
-    num_tokens: int
-    """Tokens covered: whole blocks only."""
-
-    tiers: tuple[str, ...]
-    """For each block, the name of the tier it comes from, in prefix order."""
-
-    stopped_by: str | None
-    """Why the run ends before the prompt's last whole block: ``None`` (it does not),
-    ``"not_held"``, ``"in_flight"``, ``"damaged"``, ``"unavailable"`` or ``"no_buffer"``."""
-
-    @property
-    def num_blocks(self) -> int:
-        """Blocks covered."""
-        return len(self.tiers)
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a put did."""
-
-    num_new: int
-    """Blocks taken up."""
-
-    num_refused: int
-    """Blocks not held now because no room could be made in time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flushed:
-    """What flush or close brought to the last tier."""
-
-    num_blocks: int
-    num_bytes: int
-    seconds: float
-    num_left: int
-    """Blocks that only memory holds, because the last tier has no room for them."""
 
 
 class TieredStore:
@@ -132,6 +93,7 @@ class TieredStore:
             write_through=write == "on_insertion" and len(tiers) > 1 and tiers[-1].durable,
             patience_s=put_patience_s,
         )
+        self._streams: WeakSet[Stream[Hit]] = WeakSet()
         self._closed = False
         for i, tier in enumerate(tiers):
             if tier.durable:
@@ -223,7 +185,46 @@ class TieredStore:
         self._check_open()
         wanted = chain.part(0, len(out))
         check_blocks("get", self.spec.block_bytes, wanted.keys, out[: len(wanted)])
-        sources, stopped_by = self._reader.read(wanted, out, "get")
+        lease, ended_by = self._reader.hold(wanted, "get")
+        sources, failed_by = self._reader.read(wanted, out, lease)
+        return self._served(chain, wanted, sources, failed_by or ended_by)
+
+    def stream(self, tokens: Tokens, out: Sequence[torch.Tensor]) -> Stream[Hit]:
+        """``get`` in the background, layer by layer, for a model that computes on the first layers meanwhile.
+
+        Args:
+            tokens: The prompt, shape ``[num_tokens]``.
+            out: As for ``get``, but each shaped ``[layers, ...]``; the caller's again after ``result``.
+
+        Returns:
+            ``num_promised`` blocks are on their way; ``wait(layer)`` returns when a layer of all of
+            them may be computed on; ``result()`` waits for the end and says what arrived. If that is less than
+            was promised, what was computed meanwhile must be thrown away.
+
+        Raises:
+            TokenError: See ``kvtier.hashing.token_array``.
+            SpecMismatchError: A buffer has the wrong size, dtype or shape.
+            TierClosedError: The store is closed.
+        """
+        self._check_open()
+        chain = self.name(tokens)
+        wanted = chain.part(0, len(out))
+        arrivals = Arrivals(parts_of(self.spec.layers, self.spec.block_bytes))
+        check_blocks("stream", self.spec.block_bytes, wanted.keys, out[: len(wanted)])
+        check_layers("stream", wanted.keys, out[: len(wanted)], arrivals.parts)
+        wait_for(*out)  # the copies run on streams of their own
+        lease, ended_by = self._reader.hold(wanted, "stream")
+
+        def work() -> tuple[Hit, bool]:
+            sources, failed_by = self._reader.read(wanted, out, lease, arrivals)
+            return self._served(chain, wanted, sources, failed_by or ended_by), failed_by is None
+
+        stream = Stream(arrivals, len(lease.nodes), work)
+        self._streams.add(stream)
+        return stream
+
+    def _served(self, chain: Chain, wanted: Chain, sources: Sequence[int], stopped_by: str | None) -> Hit:
+        """Count what a read of a chain's leading blocks delivered, and start bringing it up."""
         if stopped_by is None and len(wanted) < len(chain):
             stopped_by = "no_buffer"
         served = wanted.keys[: len(sources)]
@@ -317,6 +318,8 @@ class TieredStore:
         done = Flushed(0, 0, 0.0, 0)
         if self._closed:
             return done
+        for stream in list(self._streams):
+            stream.wait_for_end()
         try:
             done = self.flush()
         except TierError as exc:

@@ -60,7 +60,8 @@ class Staging:
 
     def __init__(self, block_bytes: int, *, pinned: bool) -> None:
         num_blocks = max(1, min(_STAGING_BLOCKS, STAGING_BYTES // block_bytes))
-        self.blocks = list(torch.zeros((num_blocks, block_bytes), dtype=torch.uint8, pin_memory=pinned))
+        self.pool = torch.zeros((num_blocks, block_bytes), dtype=torch.uint8, pin_memory=pinned)
+        self.blocks = list(self.pool)
         self.lock = threading.Lock()
 
 

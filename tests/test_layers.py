@@ -1,9 +1,9 @@
 """Who may import whom, and what stays importable without the heavy libraries.
 
-errors  spec  hashing  format  metrics  config       facts and formulas
+errors  spec  hashing  format  metrics  config  answers  facts and formulas
    policy   index                                    judgement: no I/O, no clock, no torch
    placement      tiers                              decide | move: neither sees the other
-       core  transfer  reader  writer  store
+       core  streaming  transfer  reader  writer  store
    opening  integrations  testing  __init__          edges
 """
 
@@ -21,10 +21,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: A part may import from its own layer and from those before it in this list.
 LAYERS = [
-    {"errors", "spec", "hashing", "format", "metrics", "config"},
+    {"errors", "spec", "hashing", "format", "metrics", "config", "answers"},
     {"policy", "index", "room"},
     {"placement", "tiers"},
-    {"core", "transfer", "reader", "writer", "store"},
+    {"core", "streaming", "transfer", "reader", "writer", "store"},
     {"opening", "integrations", "testing", "__init__"},
 ]
 

@@ -27,14 +27,14 @@ from kvtier.tiers.slabs import Slabs
 from .bandwidth import KvtierDisk
 
 GET = {
-    "plan: index entries, page cache": (LMDBTier, "_plan"),
+    "plan: index entries, page cache": (LMDBTier, "_places"),
     "wait for requests to the disk": (Slabs, "carry_out"),
     "verify: XXH3, name, token ids": (disk_module, "verify"),
     "copy out": (np, "copyto"),
 }
 PUT = {
     "look for what is held": (LMDBTier, "_absent"),
-    "copy in, where not aligned": (disk_module, "_whole_pages_of"),
+    "copy in, where not aligned": (disk_module, "whole_pages_of"),
     "seal: XXH3": (disk_module, "seal"),
     "wait for writes to the disk": (Slabs, "write"),
     "commit: index, sync": (LMDBTier, "_commit"),

@@ -10,6 +10,8 @@ Source: the cache classes of transformers 5 (``DynamicCache``, ``DynamicLayer``)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,13 +25,17 @@ class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transform
         keys: ``[batch, kv_heads, capacity, head_dim]``, a view of the buffer.
         values: As ``keys``.
         length: Tokens already in place.
+        wait: Called before the layer's tokens are first used; returns when they are in place.
     """
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
+    def __init__(
+        self, keys: torch.Tensor, values: torch.Tensor, length: int, wait: Callable[[], None] | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._all_keys, self._all_values = keys, values
         self.dtype, self.device = keys.dtype, keys.device
         self.is_initialized = True
+        self._wait = wait
         self._set_length(length)
 
     @property
@@ -41,6 +47,9 @@ class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transform
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append keys and values of new tokens; in place while the buffer has room."""
+        if self._wait is not None:
+            self._wait()
+            self._wait = None
         old = self.get_seq_length()
         new = old + key_states.shape[-2]
         if not self.in_place or new > self._all_keys.shape[-2]:
@@ -56,17 +65,21 @@ class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transform
         self.values = self._own_values = self._all_values[:, :, :length]
 
 
-def buffered_cache(config: Any, buffers: torch.Tensor, length: int) -> Any:
+def buffered_cache(config: Any, buffers: torch.Tensor, length: int, wait: Callable[[int], None] | None = None) -> Any:
     """A ``DynamicCache`` over buffers that already hold ``length`` tokens of each sequence.
 
     Args:
         config: The model's config.
         buffers: ``[batch, layers, 2, kv_heads, capacity, head_dim]``.
         length: Tokens in place, the same for every sequence.
+        wait: Called with a layer's number before its tokens are used; None if they are in place now.
     """
     cache = DynamicCache(config=config)
     cache.layers = [
-        BufferedLayer(buffers[:, layer, 0], buffers[:, layer, 1], length) for layer in range(buffers.shape[1])
+        BufferedLayer(
+            buffers[:, layer, 0], buffers[:, layer, 1], length, None if wait is None else partial(wait, layer)
+        )
+        for layer in range(buffers.shape[1])
     ]
     return cache
 

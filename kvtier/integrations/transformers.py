@@ -18,24 +18,29 @@ multiple, so output with any mix of hits equals output without a store, bit for 
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from kvtier.errors import ConfigError, SpecMismatchError, TokenError
+from kvtier.answers import Flushed, Hit
+from kvtier.errors import ConfigError, SpecMismatchError, StreamBrokenError, TokenError
 from kvtier.hashing import Namespace, token_array
 from kvtier.integrations.arena import Arena
 from kvtier.integrations.cache import BufferedLayer, block_views, buffered_cache
 from kvtier.integrations.identity import fingerprint, kv_spec
 from kvtier.opening import open_store
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
-from kvtier.store import Flushed, Hit, TieredStore
+from kvtier.store import TieredStore
+from kvtier.streaming import Stream
+
+log = logging.getLogger("kvtier")
 
 __all__ = ["CachedLM", "Prefill", "fingerprint", "kv_spec", "namespace_of"]
 
@@ -65,7 +70,8 @@ class Prefill:
     """Prompt tokens not computed again."""
 
     seconds: dict[str, float]
-    """Wall time by step: ``load`` (naming, match, copy), ``compute``, ``save`` (naming, put)."""
+    """Wall time by step: ``load`` (naming, match, and copy unless layers come while the model computes),
+    ``compute``, ``save`` (naming, put)."""
 
 
 def namespace_of(
@@ -91,6 +97,26 @@ def namespace_of(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One prompt to be computed."""
+
+    buffers: torch.Tensor
+    """``[1, layers, 2, kv_heads, capacity, head_dim]``"""
+
+    ids: Any
+    upto: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What was computed."""
+
+    cache: Any
+    logits: torch.Tensor | None
+    reused: int
+
+
 class CachedLM:
     """A causal LM whose prefills go through a store.
 
@@ -113,8 +139,11 @@ class CachedLM:
         store: TieredStore | None,
         *,
         chunk_tokens: int | None = None,
+        layerwise: Literal["auto", "always", "never"] = "auto",
         _names: Namespace | None = None,
     ) -> None:
+        if layerwise not in {"auto", "always", "never"}:
+            raise ConfigError(f"layerwise must be 'auto', 'always' or 'never', got {layerwise!r}")
         if store is None:
             _check_chunk(chunk_tokens, 1)
             self.spec = kv_spec(model)
@@ -125,6 +154,7 @@ class CachedLM:
         self.model = model
         self.store = store
         self.chunk_tokens = chunk_tokens
+        self.layerwise = layerwise
         self._arena = Arena()
         self._dtype = getattr(torch, self.spec.dtype)
         self._vocab: int = model.config.get_text_config(decoder=True).vocab_size
@@ -245,28 +275,60 @@ class CachedLM:
     def _fill(self, buffers: torch.Tensor, row: int, ids: Any, upto: int) -> Prefill:
         """Bring the first ``upto`` tokens of a prompt into a buffer: load, compute, save."""
         began = time.perf_counter()
-        buffer = buffers[row]
-        hit = self._load(buffer, ids, upto)
-        reused = min(hit.num_tokens, upto if upto < len(ids) else len(ids) - 1)
-        loaded = time.perf_counter()
-        cache = buffered_cache(self.model.config, buffers[row : row + 1], reused)
-        logits = self._compute(cache, ids[:upto], reused)
+        blocks = block_views(buffers[row], 0, self._wanted(ids, upto), self.spec.block_tokens)
+        work = _Work(buffers[row : row + 1], ids, upto)
+        if self.store is None:
+            hit, loaded = Hit(0, (), "not_held"), began
+            done = self._continue(work, hit)
+        elif self._overlaps():
+            stream = self.store.stream(ids, blocks)
+            loaded = time.perf_counter()
+            hit, done = self._continue_meanwhile(work, stream)
+        else:
+            hit = self._usable(self.store.get(ids, blocks))
+            loaded = time.perf_counter()
+            done = self._continue(work, hit)
         computed = time.perf_counter()
-        self._save(buffer, ids[:upto], hit.num_blocks)
+        self._save(buffers[row], ids[:upto], hit.num_blocks)
         saved = time.perf_counter()
         seconds = {"load": loaded - began, "compute": computed - loaded, "save": saved - computed}
-        last = logits if upto == len(ids) else None
-        return Prefill(cache, last, hit, reused, seconds)
+        last = done.logits if upto == len(ids) else None
+        return Prefill(done.cache, last, hit, done.reused, seconds)
 
-    def _load(self, buffer: torch.Tensor, ids: Any, upto: int) -> Hit:
-        if self.store is None:
-            return Hit(0, (), "not_held")
+    def _overlaps(self) -> bool:
+        """Whether to compute while layers are under way."""
+        return self.layerwise == "always" or (self.layerwise == "auto" and self.model.device.type == "cuda")
+
+    def _continue_meanwhile(self, work: _Work, stream: Stream[Hit]) -> tuple[Hit, _Done]:
+        """Compute on what a stream delivers; again, if it turns out to deliver less than it promised."""
+        promised = Hit(stream.num_promised * self.spec.block_tokens, ("",) * stream.num_promised, None)
+        done = None
+        try:
+            done = self._continue(work, self._usable(promised), stream.wait)
+        except StreamBrokenError:
+            log.warning("a streamed prefix broke off; what was computed on it is thrown away")
+        finally:  # whatever happened: nobody may write to the buffer any more
+            arrived = stream.result()
+        hit = self._usable(arrived)
+        if done is None or arrived.num_blocks < stream.num_promised:
+            done = self._continue(work, hit)
+        return hit, done
+
+    def _continue(self, work: _Work, hit: Hit, wait: Callable[[int], None] | None = None) -> _Done:
+        """Compute what a hit leaves to be computed."""
+        reused = min(hit.num_tokens, work.upto if work.upto < len(work.ids) else len(work.ids) - 1)
+        cache = buffered_cache(self.model.config, work.buffers, reused, wait)
+        return _Done(cache, self._compute(cache, work.ids[: work.upto], reused), reused)
+
+    def _wanted(self, ids: Any, upto: int) -> int:
+        """Blocks of a prompt worth loading."""
         usable = min(upto, len(ids) - 1)
-        if self.chunk_tokens is None:
-            wanted = min(-(-usable // self.spec.block_tokens), len(ids) // self.spec.block_tokens)
-        else:
-            wanted = usable // self.chunk_tokens * self.chunk_tokens // self.spec.block_tokens
-        hit = self.store.get(ids, block_views(buffer, 0, wanted, self.spec.block_tokens))
+        if self.chunk_tokens is not None:
+            return int(usable // self.chunk_tokens * self.chunk_tokens // self.spec.block_tokens)
+        return int(min(-(-usable // self.spec.block_tokens), len(ids) // self.spec.block_tokens))
+
+    def _usable(self, hit: Hit) -> Hit:
+        """A hit less what must be computed again."""
         if self.chunk_tokens is None:
             return hit
         whole = hit.num_tokens // self.chunk_tokens * self.chunk_tokens

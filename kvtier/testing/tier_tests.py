@@ -12,8 +12,9 @@ skipped. What a tier does besides is tested beside the class that inherits.
 from __future__ import annotations
 
 from kvtier.testing.tier_contract import ContractLaws
+from kvtier.testing.tier_layers import LayerLaws
 from kvtier.testing.tier_life import LifeLaws
 
 
-class TierTests(ContractLaws, LifeLaws):
+class TierTests(ContractLaws, LayerLaws, LifeLaws):
     """Inherit, and say how to open a tier of ``CAPACITY_BYTES`` for blocks of ``BLOCK_BYTES``."""

@@ -16,8 +16,8 @@ goes from the tier to its place there in one copy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -118,6 +118,39 @@ class Tier(Protocol):
         ...
 
 
+Arrived = Callable[[int, Any], None]
+"""Called with the number of a part, and the CUDA event after which its bytes are there, or None if they are."""
+
+
+@runtime_checkable
+class LayeredTier(Protocol):
+    """A tier that can also deliver blocks layer by layer."""
+
+    def read_parts(
+        self,
+        keys: Sequence[BlockHash],
+        out: Sequence[torch.Tensor],
+        labels: Sequence[Label] | None,
+        parts: Sequence[slice],
+        arrived: Arrived,
+    ) -> int:
+        """``Tier.read`` in the order of layers: the first layers of all blocks before the next ones of any.
+
+        Args:
+            keys: As for ``Tier.read``.
+            out: As for ``Tier.read``, but shaped ``[layers, ...]``.
+            labels: As for ``Tier.read``.
+            parts: Layers to deliver together, in order; together all layers.
+            arrived: Told, from any thread, when a part of every block is in its buffer. That is provisional: what
+                this method returns or raises in the end says which blocks are good. If fewer than
+                ``len(keys)`` are, some parts are not reported.
+
+        Returns:
+            As ``Tier.read``, which also says what is raised.
+        """
+        ...
+
+
 def check_blocks(
     tier: str,
     block_bytes: int,
@@ -140,3 +173,20 @@ def check_blocks(
                 f"{tier}: block {key.hex()[:12]} is {block.dtype} {tuple(block.shape)}, expected torch.uint8 of "
                 f"{block_bytes} elements; was it packed by another KVSpec?"
             )
+
+
+def check_layers(tier: str, keys: Sequence[BlockHash], out: Sequence[torch.Tensor], parts: Sequence[slice]) -> None:
+    """Refuse buffers that are not shaped by layers, or parts that do not cover the layers in order.
+
+    Raises:
+        SpecMismatchError: The first buffer that does not fit, with got and expected.
+    """
+    edges = [0, *(part.stop for part in parts)]
+    for key, block in zip(keys, out, strict=True):
+        if block.dim() < 2 or block.shape[0] != edges[-1]:
+            raise SpecMismatchError(
+                f"{tier}: block {key.hex()[:12]} has shape {tuple(block.shape)}, expected {edges[-1]} layers first; "
+                "a read by layers takes buffers shaped [layers, ...]"
+            )
+    if [part.start for part in parts] != edges[:-1]:
+        raise SpecMismatchError(f"{tier}: parts {list(parts)} do not cover the layers in order, each once")

@@ -1,12 +1,9 @@
-"""Copying blocks between buffers, on the CPU on several threads, across devices in one stream.
+"""Copying blocks within host memory, on several threads.
 
 One thread of a CPU does not saturate its memory bus, and torch's own copy uses its OpenMP
 team, which every calling thread would get a separate one of. NumPy copies in the calling
 thread without the interpreter lock, so a few threads that share a batch reach the bus limit and
 leave torch's threads to the model.
-
-Across devices every copy is queued on the caller's current stream and waited for once, so a
-batch returns when its bytes are there.
 """
 
 from __future__ import annotations
@@ -100,41 +97,14 @@ def worthwhile(num_bytes: int, lanes: int) -> int:
     return lanes if num_bytes >= _PARALLEL_FROM_BYTES else 1
 
 
-def shaped(flat: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A contiguous block in the shape of its counterpart, which may be strided."""
-    return flat if flat.shape == like.shape else flat.view(like.shape)
-
-
-def copy_blocks(striper: Striper, dst: Sequence[torch.Tensor], src: Sequence[torch.Tensor]) -> None:
-    """Copy each block of ``src`` to its counterpart in ``dst``; returns when the bytes are there.
-
-    Args:
-        striper: Threads for copies within host memory.
-        dst: ``uint8`` buffers on any device.
-        src: As many buffers, of the same shapes, on any device.
-    """
-    if not dst:
-        return
-    devices = {tensor.device for tensor in (*dst, *src) if tensor.device.type != "cpu"}
-    if devices:
-        try:
-            for target, source in zip(dst, src, strict=True):
-                target_words, source_words = _words(target, source)
-                target_words.copy_(source_words, non_blocking=True)
-        finally:  # also after an error: the caller is about to reuse memory that is being copied to
-            for device in devices:
-                torch.accelerator.current_stream(device).synchronize()
-        return
-
-    def copy(indices: Iterator[int]) -> None:
-        for i in indices:
-            np.copyto(dst[i].numpy(), src[i].numpy())
-
-    striper.run(len(dst), copy, worthwhile(len(dst) * dst[0].numel(), striper.threads))
-
-
 def copy_rows(
-    striper: Striper, rows: Bytes, slots: Sequence[int], blocks: Sequence[torch.Tensor], *, out: bool
+    striper: Striper,
+    rows: Bytes,
+    slots: Sequence[int],
+    blocks: Sequence[torch.Tensor],
+    *,
+    out: bool,
+    layers: slice | None = None,
 ) -> None:
     """Copy between rows of one array and as many CPU blocks, without a tensor for each row.
 
@@ -144,26 +114,18 @@ def copy_rows(
         slots: The rows, one for each block.
         blocks: ``uint8``, any shape and strides.
         out: From the rows to the blocks; else the other way.
+        layers: Only this range along the blocks' first axis.
     """
 
     def copy(indices: Iterator[int]) -> None:
         for i in indices:
             block = blocks[i].numpy()
             row = rows[slots[i]].reshape(block.shape)
+            if layers is not None:
+                block, row = block[layers], row[layers]
             np.copyto(block, row) if out else np.copyto(row, block)
 
     striper.run(len(blocks), copy, worthwhile(len(blocks) * rows.shape[1], striper.threads))
-
-
-def _words(*blocks: torch.Tensor) -> list[torch.Tensor]:
-    """The same bytes as 8-byte words, where the strides of all of them allow it: a device copies words, not bytes."""
-    return [block.view(torch.int64) for block in blocks] if all(map(_holds_words, blocks)) else list(blocks)
-
-
-def _holds_words(block: torch.Tensor) -> bool:
-    aligned = block.storage_offset() % 8 == 0 and block.data_ptr() % 8 == 0
-    rows_aligned = all(stride % 8 == 0 for stride in block.stride()[:-1])
-    return block.dim() > 0 and block.stride(-1) == 1 and block.shape[-1] % 8 == 0 and aligned and rows_aligned
 
 
 def touch(pool: torch.Tensor) -> None:

@@ -31,7 +31,6 @@ import torch
 
 from kvtier.errors import ConfigError, CorruptBlockError, TierFullError, TierUnavailableError
 from kvtier.format import (
-    PAGE_BYTES,
     Bytes,
     Entry,
     check_label,
@@ -45,16 +44,14 @@ from kvtier.format import (
 )
 from kvtier.hashing import BlockHash, Label
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
-from kvtier.tiers.base import check_blocks
+from kvtier.tiers.base import Arrived, check_blocks, check_layers
 from kvtier.tiers.copying import Striper, worthwhile
 from kvtier.tiers.environment import Books, Environment, translated
+from kvtier.tiers.layered import LayeredRead, Source, piece_bytes, whole_page_layers
 from kvtier.tiers.layout import layout_for
-from kvtier.tiers.requests import Reading
-from kvtier.tiers.slabs import Slabs
+from kvtier.tiers.requests import Buffers, Job, Reading, turns_of
+from kvtier.tiers.slabs import Slabs, whole_pages_of
 from kvtier.tiers.slots import Slots
-
-#: A record in memory, or one on disk.
-Job = Bytes | Reading
 
 #: Threads that read records from the page cache: a copy is bound by memory, not by waiting.
 _WARM_LANES = min(8, os.cpu_count() or 1)
@@ -123,6 +120,8 @@ class LMDBTier:
             self._env.close()
             raise
         self._striper = Striper(name, threads)
+        self._pieces: dict[int, Buffers] = {}
+        """Buffers for reads by layers, by their length."""
 
     @property
     def used_bytes(self) -> int:
@@ -149,9 +148,10 @@ class LMDBTier:
         self._env.check_open()
         check_blocks(self.name, self.block_bytes, keys, out, labels)
         with self._env.held_open(), self._slots.reading():
-            jobs, damaged = self._plan(keys)
+            places, damaged = self._places(keys)
+            jobs = [self._slabs.job(place) for place in places]
             ends: dict[int, CorruptBlockError | None] = {len(jobs): damaged}
-            turns = [(i, at) for i, job in enumerate(jobs) for at in _turns(job)]
+            turns = [(i, at) for i, job in enumerate(jobs) for at in turns_of(job)]
 
             def work(mine: Iterable[int]) -> None:
                 for turn in mine:
@@ -169,10 +169,37 @@ class LMDBTier:
                 for job in jobs:
                     if isinstance(job, Reading):  # one behind the end of the run
                         self._slabs.buffers.reclaim(job)
-        end = min(ends)
-        if (error := ends[end]) is not None:
-            raise error
-        return end
+        return _end_of(ends)
+
+    def read_parts(
+        self,
+        keys: Sequence[BlockHash],
+        out: Sequence[torch.Tensor],
+        labels: Sequence[Label] | None,
+        parts: Sequence[slice],
+        arrived: Arrived,
+    ) -> int:
+        """See ``LayeredTier.read_parts``. Layers that are not whole pages arrive all at once."""
+        self._env.check_open()
+        check_blocks(self.name, self.block_bytes, keys, out, labels)
+        check_layers(self.name, keys, out, parts)
+        with self._env.held_open(), self._slots.reading():
+            places, damaged = self._places(keys)
+            if len(places) < len(keys) or not whole_page_layers(self.block_bytes, parts):
+                count = self.read(keys, out, labels)
+                for number in range(len(parts) if count == len(keys) else 0):
+                    arrived(number, None)
+                return count
+            source = Source(self._slabs.file, places, [self._slabs.view(place) for place in places])
+            span = piece_bytes(self._header, self.block_bytes, parts)
+            if span not in self._pieces:
+                self._pieces[span] = Buffers(span, self._striper.threads + 1)
+            pieces = self._pieces[span]
+            batch = LayeredRead(
+                source, keys, out, labels, header=self._header, parts=parts, arrived=arrived, buffers=pieces
+            )
+            self._striper.run(batch.num_turns, batch.work, self._striper.threads if source.on_disk else _WARM_LANES)
+        return _end_of({len(places): damaged, **batch.ends})
 
     def write(self, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor], labels: Sequence[Label]) -> None:
         """See ``Tier.write``."""
@@ -217,9 +244,9 @@ class LMDBTier:
         self._striper.close()
         self._slabs.close()
 
-    def _plan(self, keys: Sequence[BlockHash]) -> tuple[list[Job], CorruptBlockError | None]:
-        """How to read each record, as far as the run is held, and what ends it if that is damage."""
-        jobs: list[Job] = []
+    def _places(self, keys: Sequence[BlockHash]) -> tuple[list[int], CorruptBlockError | None]:
+        """Where each record lies, as far as the run is held, and what ends it if that is damage."""
+        places: list[int] = []
         with self._env.reading() as txn:
             for key in keys:
                 stored = txn.get(key, db=self._env.index)
@@ -230,10 +257,9 @@ class LMDBTier:
                 except struct.error:
                     place = None
                 if place is None:
-                    return jobs, CorruptBlockError(key, "its place in the file is lost")
-                seen = self._slabs.view(place)
-                jobs.append(self._slabs.reading(place) if seen is None else seen)
-        return jobs, None
+                    return places, CorruptBlockError(key, "its place in the file is lost")
+                places.append(place)
+        return places, None
 
     def _lanes(self, jobs: Sequence[Job]) -> int:
         """Threads to read with: the disk wants a queue, memory as many as there are cores."""
@@ -296,7 +322,7 @@ class LMDBTier:
                 key, block, label = news[turn]
                 buffer = self._slabs.buffers.take()
                 try:
-                    header, payload = buffer[: self._header], _whole_pages_of(block, buffer[self._header :])
+                    header, payload = buffer[: self._header], whole_pages_of(block, buffer[self._header :])
                     seal(header, payload[: self.block_bytes], key, label)
                     self._slabs.write(slots[turn], [header, payload])
                 finally:
@@ -360,17 +386,9 @@ class LMDBTier:
         return len(slots)
 
 
-def _turns(job: Job) -> Iterable[int]:
-    """The turns a record takes: a request each if it is read from disk, one if it is in memory."""
-    return job.requests() if isinstance(job, Reading) else [0]
-
-
-def _whole_pages_of(block: torch.Tensor, spare: Bytes) -> Bytes:
-    """A block as whole pages: where it lies if that will do for a direct write, else copied to ``spare``."""
-    size = block.numel()
-    if block.is_contiguous() and size == len(spare) and block.data_ptr() % PAGE_BYTES == 0:
-        there: Bytes = block.numpy().reshape(-1)
-        return there
-    np.copyto(spare[:size].reshape(block.shape), block.numpy())
-    spare[size:] = 0
-    return spare
+def _end_of(ends: dict[int, CorruptBlockError | None]) -> int:
+    """Length of a run from where it may end; raises what ends it first, if that is damage."""
+    end = min(ends)
+    if (error := ends[end]) is not None:
+        raise error
+    return end

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,8 +21,9 @@ import torch
 
 from kvtier.errors import ConfigError, CorruptBlockError, TierClosedError, TierFullError, TierUnavailableError
 from kvtier.hashing import BlockHash, Label
-from kvtier.tiers.base import check_blocks
-from kvtier.tiers.copying import Striper, copy_blocks, copy_rows, shaped, touch
+from kvtier.tiers.base import Arrived, check_blocks, check_layers
+from kvtier.tiers.batches import copy_across, wait_for
+from kvtier.tiers.copying import Striper, copy_rows, touch
 from kvtier.tiers.pages import page_aligned
 
 
@@ -93,15 +94,32 @@ class MemoryTier:
         """See ``Tier.read``."""
         self._check_open()
         check_blocks(self.name, self.block_bytes, keys, out, labels)
-        slots, liar = self._pin(keys, labels)
-        try:
-            with self._translated():
+        return self._deliver(keys, labels, lambda slots: self._copy(slots, out[: len(slots)], out=True))
+
+    def read_parts(
+        self,
+        keys: Sequence[BlockHash],
+        out: Sequence[torch.Tensor],
+        labels: Sequence[Label] | None,
+        parts: Sequence[slice],
+        arrived: Arrived,
+    ) -> int:
+        """See ``LayeredTier.read_parts``. Between devices, on a CUDA stream of its own."""
+        self._check_open()
+        check_blocks(self.name, self.block_bytes, keys, out, labels)
+        check_layers(self.name, keys, out, parts)
+
+        def copy(slots: list[int]) -> None:
+            if len(slots) < len(keys):
                 self._copy(slots, out[: len(slots)], out=True)
-        finally:
-            self._unpin(slots)
-        if liar is not None:
-            raise CorruptBlockError(liar, "the stored token ids are not those of the prompt")
-        return len(slots)
+            elif self._rows is not None and all(block.is_cpu for block in out):
+                for number, layers in enumerate(parts):
+                    copy_rows(self._striper, self._rows, slots, out, out=True, layers=layers)
+                    arrived(number, None)
+            else:
+                self._queue_parts(slots, out, parts, arrived)
+
+        return self._deliver(keys, labels, copy)
 
     def write(self, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor], labels: Sequence[Label]) -> None:
         """See ``Tier.write``."""
@@ -163,13 +181,43 @@ class MemoryTier:
         self._rows = None
         self._pool = self._pool.new_empty(0)
 
+    def _deliver(
+        self, keys: Sequence[BlockHash], labels: Sequence[Label] | None, copy: Callable[[list[int]], None]
+    ) -> int:
+        """Copy the leading run out of its slots, which keep their bytes meanwhile; its length."""
+        slots, liar = self._pin(keys, labels)
+        try:
+            with self._translated():
+                copy(slots)
+        finally:
+            self._unpin(slots)
+        if liar is not None:
+            raise CorruptBlockError(liar, "the stored token ids are not those of the prompt")
+        return len(slots)
+
+    def _queue_parts(
+        self, slots: list[int], out: Sequence[torch.Tensor], parts: Sequence[slice], arrived: Arrived
+    ) -> None:
+        """All parts on a stream of their own, so that they neither wait for the model's kernels nor hold them up."""
+        device = next(tensor.device for tensor in (self._pool, *out) if tensor.device.type != "cpu")
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        with torch.cuda.stream(stream):
+            try:
+                for number, layers in enumerate(parts):
+                    copy_across(self._pool, slots, out, out=True, layers=layers)
+                    arrived(number, stream.record_event())
+            finally:
+                stream.synchronize()
+
     def _copy(self, slots: Sequence[int], blocks: Sequence[torch.Tensor], *, out: bool) -> None:
         """Between slots and buffers: ``out`` of the pool, or into it."""
         if self._rows is not None and all(block.is_cpu for block in blocks):
             copy_rows(self._striper, self._rows, slots, blocks, out=out)
             return
-        places = [shaped(self._pool[slot], block) for slot, block in zip(slots, blocks, strict=True)]
-        copy_blocks(self._striper, blocks if out else places, places if out else blocks)
+        try:
+            copy_across(self._pool, slots, blocks, out=out)
+        finally:  # also after an error: the caller is about to reuse memory that is being copied to
+            wait_for(self._pool, *blocks)
 
     def _pin(self, keys: Sequence[BlockHash], labels: Sequence[Label] | None) -> tuple[list[int], BlockHash | None]:
         """Slots of the leading run, each protected from reuse, and a block whose label differs, if one ends it."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kvtier.format import PAGE_BYTES, Bytes
 from kvtier.tiers.pages import page_aligned
@@ -98,3 +98,12 @@ class Reading:
         if self._failed or self.buffer is None:
             return None
         return self.buffer[self._at : self._at + self.length]
+
+
+Job = Bytes | Reading
+"""A record in memory, or one on disk."""
+
+
+def turns_of(job: Job) -> Iterable[int]:
+    """The turns a record takes: a request each if it is read from disk, one if it is in memory."""
+    return job.requests() if isinstance(job, Reading) else [0]

@@ -26,12 +26,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from kvtier.errors import TierUnavailableError
 from kvtier.format import PAGE_BYTES, Bytes
 from kvtier.tiers.environment import Books, Environment
 from kvtier.tiers.layout import Layout
-from kvtier.tiers.requests import Buffers, Reading
+from kvtier.tiers.requests import Buffers, Job, Reading
 
 _PAGE_HEADER_BYTES = 16  # LMDB's, before a large value
 _HEADER = struct.Struct("<4sI16s")
@@ -82,6 +83,11 @@ class Slabs:
     def direct(self) -> bool:
         """Whether the page cache is passed by."""
         return self._direct is not None
+
+    @property
+    def file(self) -> int:
+        """The data file, opened around the page cache unless it is to be used."""
+        return self._plain if self._direct is None else self._direct
 
     @property
     def num_slots(self) -> int:
@@ -143,9 +149,8 @@ class Slabs:
         """
         place = self.place(slot)
         assert place is not None
-        file = self._plain if self._direct is None else self._direct
         total = sum(len(part) for part in parts)
-        if os.pwritev(file, [part.data for part in parts], place) < total:
+        if os.pwritev(self.file, [part.data for part in parts], place) < total:
             raise OSError(f"short write of {total} bytes at {place}")
 
     def view(self, place: int) -> Bytes | None:
@@ -160,14 +165,14 @@ class Slabs:
             return None
         return self._seen[place:end] if answer.value & 1 else None
 
-    def reading(self, place: int) -> Reading:
-        """A record to be read from the file, in as many requests as it takes."""
-        return Reading(place, self._record_bytes)
+    def job(self, place: int) -> Job:
+        """A record in memory, or what it takes to read it from the file: as many requests as it has."""
+        seen = self.view(place)
+        return Reading(place, self._record_bytes) if seen is None else seen
 
     def carry_out(self, reading: Reading, at: int) -> bool:
         """One request of a record; True if it was the last one missing."""
-        file = self._plain if self._direct is None else self._direct
-        return reading.carry_out(at, file, self.buffers, self._lock)
+        return reading.carry_out(at, self.file, self.buffers, self._lock)
 
     def close(self) -> None:
         """Close the file; a second close does nothing. The map goes with the last view of it."""
@@ -202,6 +207,17 @@ class Slabs:
     def _header_at(self, page: int) -> tuple[bytes, int, bytes] | None:
         found = os.pread(self._plain, _HEADER.size, page + _PAGE_HEADER_BYTES)
         return _HEADER.unpack(found) if len(found) == _HEADER.size else None
+
+
+def whole_pages_of(block: torch.Tensor, spare: Bytes) -> Bytes:
+    """A block as whole pages: where it lies if that will do for a direct write, else copied to ``spare``."""
+    size = block.numel()
+    if block.is_contiguous() and size == len(spare) and block.data_ptr() % PAGE_BYTES == 0:
+        there: Bytes = block.numpy().reshape(-1)
+        return there
+    np.copyto(spare[:size].reshape(block.shape), block.numpy())
+    spare[size:] = 0
+    return spare
 
 
 def _open_direct(env: Environment) -> int | None:

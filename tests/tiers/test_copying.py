@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from kvtier.tiers.copying import _PARALLEL_FROM_BYTES, Striper, _words, copy_blocks, shaped, touch, worthwhile
+from kvtier.tiers.copying import _PARALLEL_FROM_BYTES, Striper, copy_rows, touch, worthwhile
 
 LARGE = _PARALLEL_FROM_BYTES
 
@@ -121,65 +121,25 @@ def test_close_ends_the_threads():
 
 @pytest.mark.parametrize("rows", [16, (LARGE >> 10) // 2])
 def test_strided_blocks_are_copied_both_ways(striper, rows):
-    flat = torch.randint(0, 256, (2, rows * 1024), dtype=torch.uint8)
+    pool = torch.randint(0, 256, (5, rows * 1024), dtype=torch.uint8)
     wide = torch.zeros(rows, 2, 1024, dtype=torch.uint8)
-    views, back = [wide[:, 0], wide[:, 1]], torch.zeros_like(flat)
+    views, back = [wide[:, 0], wide[:, 1]], torch.zeros_like(pool)
 
-    copy_blocks(striper, views, [shaped(block, view) for block, view in zip(flat, views, strict=True)])
-    copy_blocks(striper, [shaped(block, view) for block, view in zip(back, views, strict=True)], views)
+    copy_rows(striper, pool.numpy(), [3, 1], views, out=True)
+    copy_rows(striper, back.numpy(), [0, 4], views, out=False)
 
-    assert torch.equal(views[0], flat[0].view(rows, 1024))
-    assert torch.equal(back, flat)
-
-
-def test_no_blocks_are_no_work(striper):
-    copy_blocks(striper, [], [])
+    assert torch.equal(views[0], pool[3].view(rows, 1024))
+    assert torch.equal(back[[0, 4]], pool[[3, 1]])
 
 
-def test_a_block_in_the_shape_of_its_counterpart_is_the_same_memory():
-    block = torch.arange(24, dtype=torch.uint8)
+def test_a_range_of_layers_leaves_the_others_as_they_were(striper):
+    pool = torch.randint(1, 256, (2, 12), dtype=torch.uint8)
+    block = torch.zeros(4, 3, dtype=torch.uint8)
 
-    assert shaped(block, torch.empty(2, 3, 4)).data_ptr() == block.data_ptr()
+    copy_rows(striper, pool.numpy(), [1], [block], out=True, layers=slice(1, 3))
 
-
-def test_a_block_of_the_right_shape_is_not_touched():
-    block = torch.arange(24, dtype=torch.uint8)
-
-    assert shaped(block, torch.empty(24)) is block
-
-
-ALIGNED = torch.arange(64, dtype=torch.uint8)
-
-
-@pytest.mark.parametrize(
-    "block",
-    [
-        pytest.param(ALIGNED, id="flat"),
-        pytest.param(torch.zeros(4, 3, 16, dtype=torch.uint8)[:, 1], id="rows apart"),
-        pytest.param(ALIGNED[8:24], id="at a word"),
-    ],
-)
-def test_a_block_whose_rows_are_words_is_copied_by_words(block):
-    words = _words(block, block)
-
-    assert [each.dtype for each in words] == [torch.int64, torch.int64]
-    assert words[0].numel() * 8 == block.numel()
-
-
-@pytest.mark.parametrize(
-    "block",
-    [
-        pytest.param(ALIGNED[:63], id="not whole words"),
-        pytest.param(ALIGNED[3:19], id="at an odd address"),
-        pytest.param(torch.zeros(4, 12, dtype=torch.uint8)[:, :8], id="rows at odd addresses"),
-        pytest.param(ALIGNED[::2], id="every other byte"),
-        pytest.param(ALIGNED[0], id="a scalar"),
-    ],
-)
-def test_a_block_whose_rows_are_not_words_is_copied_by_bytes_and_so_is_its_counterpart(block):
-    words = _words(torch.zeros_like(block), block)
-
-    assert [each.dtype for each in words] == [torch.uint8, torch.uint8]
+    assert torch.equal(block[1:3], pool[1].view(4, 3)[1:3])
+    assert not block[[0, 3]].any()
 
 
 def test_touching_a_pool_writes_all_of_it():

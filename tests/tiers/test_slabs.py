@@ -14,6 +14,7 @@ from kvtier.errors import CorruptBlockError
 from kvtier.format import PAGE_BYTES, record_bytes
 from kvtier.testing.blocks import chain
 from kvtier.tiers.layout import Layout, layout_for
+from kvtier.tiers.requests import Reading
 from kvtier.tiers.slabs import Slabs
 
 NUM_BLOCKS = 24
@@ -207,13 +208,15 @@ def _flags(file):
 def direct_reads(monkeypatch):
     """Places that were read from the file, not through the map."""
     seen = []
-    genuine = Slabs.reading
+    genuine = Slabs.job
 
     def spy(self, place):
-        seen.append(place)
-        return genuine(self, place)
+        job = genuine(self, place)
+        if isinstance(job, Reading):
+            seen.append(place)
+        return job
 
-    monkeypatch.setattr(Slabs, "reading", spy)
+    monkeypatch.setattr(Slabs, "job", spy)
     return seen
 
 

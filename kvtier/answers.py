@@ -1,0 +1,47 @@
+"""What the store's verbs answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """The leading blocks of a prompt that the store holds, or has just delivered."""
+
+    num_tokens: int
+    """Tokens covered: whole blocks only."""
+
+    tiers: tuple[str, ...]
+    """For each block, the name of the tier it comes from, in prefix order."""
+
+    stopped_by: str | None
+    """Why the run ends before the prompt's last whole block: ``None`` (it does not),
+    ``"not_held"``, ``"in_flight"``, ``"damaged"``, ``"unavailable"`` or ``"no_buffer"``."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks covered."""
+        return len(self.tiers)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a put did."""
+
+    num_new: int
+    """Blocks taken up."""
+
+    num_refused: int
+    """Blocks not held now because no room could be made in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """What flush or close brought to the last tier."""
+
+    num_blocks: int
+    num_bytes: int
+    seconds: float
+    num_left: int
+    """Blocks that only memory holds, because the last tier has no room for them."""
