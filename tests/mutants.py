@@ -309,6 +309,51 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/tiers/layered.py",
+        tests=("tests/tiers/test_layered.py",),
+        mutants=(
+            Mutant("self._next[record] >= number", "True", "a record is checked out of order"),
+            Mutant("self._next[record] >= number", "self._next[record] == number", "threads wait for each other"),
+            Mutant("and not self.ends\n", "\n", "layers of a damaged run are reported"),
+            Mutant("if last:", "if False:", "a record is never verified"),
+            Mutant("check.add(piece)", "pass", "all layers but the first go unchecked"),
+            Mutant("0 if number else self._header", "0", "the header lands in the first layers"),
+            Mutant("PAGE_BYTES * num_layers", "PAGE_BYTES", "a layer begins inside a page"),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/batches.py",
+        tests=("tests/tiers/test_batches.py",),
+        mutants=(
+            Mutant("rows[i] != rows[i - 1] + 1", "False", "rows apart are taken for neighbours"),
+            Mutant("or i - first == longest", "", "a copy without a bound"),
+            Mutant("!= head.storage_offset() + i * step", "!= block.storage_offset()", "blocks apart are one tensor"),
+            Mutant("block.stride() == head.stride() and ", "", "blocks of other strides are one tensor"),
+            Mutant("(run.row + i, block[None])", "(run.row, block[None])", "scattered blocks get each other's bytes"),
+            Mutant("layers.stop * layer_bytes", "layers.start * layer_bytes", "no layer is copied"),
+        ),
+    ),
+    Group(
+        file="kvtier/streaming.py",
+        tests=("tests/test_streaming.py",),
+        mutants=(
+            Mutant("self._began and not", "not", "layers are there before the read began"),
+            Mutant("if self._over and not self._whole:", "if False:", "a broken stream looks whole"),
+            Mutant("[sources] * len", "[1] * len", "the first tier speaks for all"),
+            Mutant("arrivals.finish(whole=whole)", "pass", "who waits is never told"),
+        ),
+    ),
+    Group(
+        file="kvtier/reader.py",
+        tests=("tests/test_streaming.py", "tests/test_store.py", "tests/test_store_faults.py"),
+        mutants=(
+            Mutant("work, len(shares))", "work, 1)", "tiers are read one after another"),
+            Mutant("end = min(ends)", "end = max(ends)", "blocks behind a gap are served"),
+            Mutant("ends[positions[count]] = error", "ends[count] = error", "the run ends at the wrong block"),
+            Mutant("share = chain.picked(positions)", "share = chain.part(0, len(positions))", "blocks of other tiers"),
+        ),
+    ),
+    Group(
         file="kvtier/tiers/slots.py",
         tests=("tests/tiers/test_slots.py",),
         mutants=(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ class LayerLaws(TierSuite):
         order: list[int] = []
         there: list[bool] = []
 
-        def arrived(number: int, event: object) -> None:
+        def arrived(number: int, event: Any) -> None:
             if event is not None:
                 event.synchronize()
             order.append(number)

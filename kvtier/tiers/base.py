@@ -123,7 +123,7 @@ Arrived = Callable[[int, Any], None]
 
 
 @runtime_checkable
-class LayeredTier(Protocol):
+class LayeredTier(Tier, Protocol):
     """A tier that can also deliver blocks layer by layer."""
 
     def read_parts(

@@ -109,6 +109,43 @@ def test_what_is_good_arrives_and_what_is_not_ends_the_run(striper, seed, count,
         assert sorted(reported) == list(range(len(parts)))
 
 
+def test_who_waits_for_a_piece_goes_on_when_its_record_is_not_wanted_any_more():
+    records, gate = [record_of(number) for number in range(2)], threading.Event()
+    records[0][0] ^= 1
+
+    class Gated(Scripted):
+        def piece(self, record, start, stop, buffer):
+            if (record, start) == (1, 0):
+                assert gate.wait(60)
+            return super().piece(record, start, stop, buffer)
+
+    parts, part = SPLITS["each"], chain(0, 1)
+    out = [torch.zeros(LAYERS, PAGE_BYTES, dtype=torch.uint8) for _ in range(2)]
+    batch = LayeredRead(
+        Gated(records, 0, None),
+        part.keys,
+        out,
+        part.labels,
+        header=HEADER,
+        parts=parts,
+        arrived=lambda *_: None,
+        buffers=Buffers(piece_bytes(HEADER, BLOCK, parts), 2),
+    )
+    first, second = (threading.Thread(target=batch.work, args=([turn],), daemon=True) for turn in (1, 3))
+    first.start()
+    second.start()
+    second.join(0.05)
+    assert second.is_alive(), "the second piece is not looked at before the first"
+    batch.work([0])
+    batch.work([5])  # skipped: the record before it is damaged
+
+    gate.set()
+
+    second.join(10)
+    assert not second.is_alive(), "threads wait for each other"
+    assert min(batch.ends) == 0
+
+
 @pytest.mark.parametrize(
     ("block_bytes", "direct"), [(BLOCK, True), (BLOCK + LAYERS * 16, False), (BLOCK + PAGE_BYTES, False)]
 )
