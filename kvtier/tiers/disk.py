@@ -19,17 +19,18 @@ verified before it is copied out.
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from kvtier.errors import ConfigError, CorruptBlockError, TierFullError, TierUnavailableError
+from kvtier.errors import ConfigError, CorruptBlockError, TierError, TierFullError, TierUnavailableError
 from kvtier.format import (
     PAGE_BYTES,
     Bytes,
@@ -44,14 +45,18 @@ from kvtier.format import (
     whole_pages,
 )
 from kvtier.hashing import BlockHash, Label
+from kvtier.listing import Listing
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
 from kvtier.tiers.base import check_blocks
 from kvtier.tiers.copying import Striper, worthwhile
+from kvtier.tiers.entries import Entries, read_entries
 from kvtier.tiers.environment import Books, Environment, translated
 from kvtier.tiers.layout import layout_for
 from kvtier.tiers.requests import Reading
 from kvtier.tiers.slabs import Slabs
 from kvtier.tiers.slots import Slots
+
+log = logging.getLogger("kvtier")
 
 #: A record in memory, or one on disk.
 Job = Bytes | Reading
@@ -118,7 +123,8 @@ class LMDBTier:
                 self._env, self._env.layout, record, readers=threads + 1, keep_cached=page_cache == "keep"
             )
             self._slots = Slots()
-            self._slots.add(self._unused())
+            self._opening: Listing | None = self._take_stock()
+            """What ``scan`` would find, as it was read at opening; until it is asked for or changes."""
         except BaseException:
             self._env.close()
             raise
@@ -194,14 +200,11 @@ class LMDBTier:
         with self._env.writing():
             return self._remove(keys)
 
-    def scan(self) -> Iterator[tuple[BlockHash, Label]]:
-        """See ``Tier.scan``. Reads the index only, never a payload."""
-        with self._env.reading() as txn:
-            entries = [
-                (BlockHash(bytes(key)), unpack_entry(bytes(value))) for key, value in txn.cursor(self._env.index)
-            ]
-        entries.sort(key=lambda found: (found[1].batch, -found[1].label.depth))
-        return ((key, entry.label) for key, entry in entries)
+    def scan(self) -> Listing:
+        """See ``Tier.scan``. Reads the index only, never a payload, and the first time not even that."""
+        self._env.check_open()
+        listing, self._opening = self._opening, None
+        return self._read_index().listing if listing is None else listing
 
     def flush(self) -> None:
         """See ``Tier.flush``."""
@@ -225,10 +228,8 @@ class LMDBTier:
                 stored = txn.get(key, db=self._env.index)
                 if stored is None:
                     break
-                try:
-                    place = self._slabs.place(unpack_entry(bytes(stored)).slot)
-                except struct.error:
-                    place = None
+                slot = _slot(stored)
+                place = None if slot is None else self._slabs.place(slot)
                 if place is None:
                     return jobs, CorruptBlockError(key, "its place in the file is lost")
                 seen = self._slabs.view(place)
@@ -260,12 +261,19 @@ class LMDBTier:
             raise CorruptBlockError(key, "the stored token ids are not those of the prompt")
         np.copyto(out.numpy(), record[self._header :].reshape(out.shape))
 
-    def _unused(self) -> list[int]:
-        """Slots that no index entry names."""
-        with self._env.reading() as txn:
-            entries = txn.cursor(self._env.index).iternext(keys=False, values=True)
-            used = {unpack_entry(bytes(entry)).slot for entry in entries}
-        return [slot for slot in self._slabs.slots() if slot not in used]
+    def _take_stock(self) -> Listing:
+        """Read the index: slots that no entry names are free, entries that cannot be read are removed."""
+        found = self._read_index()
+        self._slots.add(self._slabs.unused(found.slots))
+        if found.damaged:
+            log.warning("%s: %d index entries are damaged; their blocks are lost", self.name, len(found.damaged))
+            with suppress(TierError), self._env.writing():  # a disk that refuses can still be read
+                self._remove([BlockHash(key) for key in found.damaged])
+        return found.listing
+
+    def _read_index(self) -> Entries:
+        with self._env.reading(buffers=False) as txn:
+            return read_entries(txn.cursor(self._env.index), txn.stat(self._env.index)["entries"])
 
     def _claim(self, count: int) -> list[int]:
         """Slots to write, in new slabs if there are too few."""
@@ -306,6 +314,7 @@ class LMDBTier:
 
     def _change(self, after: Books, work: Callable[[Any], None]) -> None:
         """One transaction: some work, and the places of new slabs."""
+        self._opening = None
         with translated(self.name), self._env.change(after) as txn:
             self._slabs.keep_places(txn)
             work(txn)
@@ -346,7 +355,7 @@ class LMDBTier:
     def _remove(self, keys: Sequence[BlockHash]) -> int:
         with self._env.reading() as txn:
             found = {key: txn.get(key, db=self._env.index) for key in keys}
-            slots = {key: unpack_entry(bytes(entry)).slot for key, entry in found.items() if entry is not None}
+            slots = {key: _slot(entry) for key, entry in found.items() if entry is not None}
         if slots:
             books = self._env.books
             after = Books(books.blocks - len(slots), books.commit + 1)
@@ -356,8 +365,18 @@ class LMDBTier:
                     txn.delete(key, db=self._env.index)
 
             self._change(after, work)
-            self._slots.leave(slot for slot in slots.values() if self._slabs.place(slot) is not None)
+            self._slots.leave(
+                slot for slot in slots.values() if slot is not None and self._slabs.place(slot) is not None
+            )
         return len(slots)
+
+
+def _slot(stored: memoryview) -> int | None:
+    """Where the record of an index entry lies; None if the entry is damaged."""
+    try:
+        return unpack_entry(bytes(stored)).slot
+    except struct.error:
+        return None
 
 
 def _turns(job: Job) -> Iterable[int]:
