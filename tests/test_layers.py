@@ -21,8 +21,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: A part may import from its own layer and from those before it in this list.
 LAYERS = [
-    {"errors", "spec", "hashing", "format", "metrics", "config"},
-    {"policy", "index", "room"},
+    {"errors", "spec", "hashing", "format", "listing", "metrics", "config"},
+    {"policy", "index", "resting", "room"},
     {"placement", "tiers"},
     {"core", "transfer", "reader", "writer", "store"},
     {"opening", "integrations", "testing", "__init__"},
@@ -32,7 +32,7 @@ LAYERS = [
 STRANGERS = [{"placement", "tiers"}, {"integrations", "testing"}]
 
 PURE = ["errors", "spec", "hashing", "metrics", "config", "policy.base", "policy.lru", "index", "room", "placement"]
-JUDGEMENT = ["policy", "index", "room", "placement"]
+JUDGEMENT = ["policy", "index", "resting", "room", "placement"]
 NO_CLOCK_NO_FILES = {"asyncio", "io", "os", "pathlib", "random", "socket", "tempfile", "threading", "time"}
 
 
