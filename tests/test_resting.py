@@ -105,6 +105,13 @@ def test_damage_takes_descendants_along_that_are_asleep():
     assert tiers(placement, "ax") == [1, 1]
 
 
+def test_damage_takes_descendants_along_of_which_some_are_awake():
+    placement, _ = restarted("a", "ab", "abc", "ad")
+    placement.lease(keys("ab"), "me", 1.0)
+
+    assert sorted(show(placement.forget(key("a"), 1))) == ["a:1>-", "ab:1>-", "abc:1>-", "ad:1>-"]
+
+
 def test_only_leaves_leave_while_others_sleep():
     placement, _ = restarted("a", "ab", "b", capacities=(2, 3))
 
@@ -187,8 +194,9 @@ def test_a_first_block_hangs_on_nobody():
     placement = make(2, 6)
     placement.restore(1, Listing.of([(key("a"), label("a")), (key("b"), Label(key("a"), 0, b"b"))]))
 
-    assert placement.index[key("a")].is_leaf
     assert placement.index[key("b")].parent is None
+    assert awake(placement) == ["b"]
+    assert placement.index[key("a")].is_leaf
 
 
 # The books
