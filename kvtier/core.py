@@ -32,7 +32,7 @@ class Core:
 
     def holds(self, key: BlockHash) -> bool:
         """Whether a block is held or arriving; not one given up whose bytes still wait for deletion. Under the lock."""
-        node = self.placement.index.nodes.get(key)
+        node = self.placement.index.get(key)
         return node is not None and not node.dead
 
     def settle(self, done: Sequence[Move], failed: Sequence[Move]) -> list[Move]:

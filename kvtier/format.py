@@ -191,6 +191,9 @@ class Entry(NamedTuple):
 
 _ENTRY = struct.Struct(f"<QI{HASH_BYTES}sI")
 
+ENTRY_HEAD = np.dtype([("batch", "<u8"), ("slot", "<u4"), ("parent", f"V{HASH_BYTES}"), ("depth", "<u4")])
+"""What an index entry begins with; its token ids follow."""
+
 
 def pack_entry(entry: Entry) -> bytes:
     """An index entry as it is stored."""

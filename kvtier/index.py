@@ -11,26 +11,50 @@ A node is in one of four states:
     leaving    its last bit was taken by a move in flight            -> a miss
     dead       given up; stays listed until its last move is over    -> a miss, and its
                name may not be planned again before, or that late move would hit the new block
+
+Blocks that a restart found and nobody has used since have no node yet (``kvtier.resting``). They
+are readable; whoever asks for the node of one, by ``get`` or by ``[]``, makes it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kvtier.hashing import BlockHash, Label
+from kvtier.resting import Resting
 
 
 class Node:
     """One block's place in the forest."""
 
-    __slots__ = ("children", "dead", "doomed", "key", "label", "leases", "moves", "parent", "tiers")
+    __slots__ = (
+        "_children",
+        "above",
+        "asleep",
+        "dead",
+        "depth",
+        "doomed",
+        "key",
+        "leases",
+        "moves",
+        "parent",
+        "tiers",
+        "tokens",
+    )
 
     def __init__(self, key: BlockHash, label: Label, parent: Node | None) -> None:
         self.key = key
-        self.label = label
+        self.above = label.parent if parent is None else parent.key  # one object for both
+        """Name of the block before it, or the namespace's root."""
+        self.depth = label.depth
+        self.tokens = label.tokens
         self.parent = parent
-        self.children: set[Node] = set()
+        self._children: Node | dict[Node, None] | None = None
+        """A dict, for its order, only of several: it takes more memory than all the rest, and most have one."""
+        self.asleep = 0
+        """Children that are not nodes yet; see ``kvtier.resting``."""
         self.tiers = 0
         """Bit t is set while tier t can serve the block."""
         self.doomed = 0
@@ -41,17 +65,42 @@ class Node:
         self.dead = False
 
     @property
+    def label(self) -> Label:
+        """What the block's name was made from."""
+        return Label(self.above, self.depth, self.tokens)
+
+    @property
     def fastest(self) -> int:
         """The first tier that can serve the block; the caller knows there is one."""
         return (self.tiers & -self.tiers).bit_length() - 1
 
-    def subtree(self) -> Iterator[Node]:
-        """This node and all its descendants, parents first."""
-        stack = [self]
-        while stack:
-            node = stack.pop()
-            yield node
-            stack.extend(node.children)
+    @property
+    def children(self) -> list[Node]:
+        """The blocks that come after this one and are nodes, in the order in which they came."""
+        if isinstance(self._children, Node):
+            return [self._children]
+        return list(self._children or ())
+
+    @property
+    def is_leaf(self) -> bool:
+        """No block comes after this one."""
+        return not self._children and not self.asleep
+
+    def adopt(self, child: Node) -> None:
+        """Another block comes after this one."""
+        if self._children is None:
+            self._children = child
+        elif isinstance(self._children, Node):
+            self._children = {self._children: None, child: None}
+        else:
+            self._children[child] = None
+
+    def disown(self, child: Node) -> None:
+        """A block that came after this one is given up."""
+        if isinstance(self._children, dict):
+            del self._children[child]
+        else:
+            self._children = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +144,37 @@ class Lease:
 
 
 class PrefixIndex:
-    """All nodes by name, and the leases on them. Not thread safe."""
+    """All blocks by name, and the leases on them. Not thread safe."""
 
     def __init__(self) -> None:
         self.nodes: dict[BlockHash, Node] = {}
+        """Blocks that are awake: all but those restored and not used since."""
+        self.resting: Resting | None = None
         self.leases: set[Lease] = set()
+
+    def get(self, key: BlockHash) -> Node | None:
+        """A block's node, None if there is none; wakes a block that is asleep."""
+        node = self.nodes.get(key)
+        if node is None and self.resting is not None and (row := self.resting.find(key)) >= 0:
+            return self._wake(row)
+        return node
+
+    def __getitem__(self, key: BlockHash) -> Node:
+        node = self.get(key)
+        if node is None:
+            raise KeyError(key)
+        return node
 
     def match(self, keys: Sequence[BlockHash]) -> Match:
         """The leading run of ``keys`` that some tier can serve. Changes nothing."""
         tiers: list[int] = []
         stopped_by = None
+        resting = self.resting
         for key in keys:
             node = self.nodes.get(key)
+            if node is None and resting is not None and resting.find(key) >= 0:
+                tiers.append(resting.tier)
+                continue
             if node is None or node.dead:
                 stopped_by = "not_held"
                 break
@@ -120,18 +188,24 @@ class PrefixIndex:
         """A new node under its parent's, which must be alive unless the block is a first one."""
         parent = None
         if label.depth:
-            parent = self.nodes[label.parent]
+            parent = self[label.parent]
             assert not parent.dead
         node = self.nodes[key] = Node(key, label, parent)
         if parent is not None:
-            parent.children.add(node)
+            parent.adopt(node)
         return node
+
+    def rest(self, resting: Resting) -> None:
+        """Take up the blocks of one tier without making nodes; only while there is nothing else."""
+        assert not self.nodes
+        assert self.resting is None
+        self.resting = resting
 
     def detach(self, node: Node) -> None:
         """Give a node up: a miss from now on, and no longer anybody's child."""
         node.dead = True
         if node.parent is not None:
-            node.parent.children.discard(node)
+            node.parent.disown(node)
             node.parent = None
         self.sweep_out(node)
 
@@ -140,10 +214,21 @@ class PrefixIndex:
         if node.dead and node.moves == 0 and self.nodes.get(node.key) is node:
             del self.nodes[node.key]
 
+    def subtree(self, node: Node) -> Iterator[Node]:
+        """A node and all its descendants, parents first; wakes them."""
+        stack = [node]
+        while stack:
+            node = stack.pop()
+            yield node
+            if node.asleep and self.resting is not None:
+                for row in self.resting.children(node.key):
+                    self._wake(row)
+            stack.extend(node.children)
+
     def lease(self, keys: Sequence[BlockHash], owner: str, deadline: float) -> Lease:
         """Hold the readable leading run of ``keys``."""
         held = self.match(keys)
-        lease = Lease([self.nodes[key] for key in held.keys], owner, deadline)
+        lease = Lease([self[key] for key in held.keys], owner, deadline)
         for node in lease.nodes:
             node.leases += 1
         self.leases.add(lease)
@@ -165,6 +250,51 @@ class PrefixIndex:
             self.release(lease)
         return late
 
-    def alive(self) -> Iterable[Node]:
-        """Every node that has not been given up."""
+    def alive(self, *, besides: int | None = None) -> Iterable[Node]:
+        """Every node that has not been given up; wakes all blocks.
+
+        Args:
+            besides: Leave asleep, and out, the blocks that this tier holds and no other does.
+        """
+        resting = self.resting
+        if resting is not None and resting.tier != besides:
+            for row in resting.rows():
+                if row in resting:  # not woken as the ancestor of one before
+                    self._wake(row)
+        return self.awake()
+
+    def awake(self) -> Iterable[Node]:
+        """Every node there is now that has not been given up."""
         return (node for node in self.nodes.values() if not node.dead)
+
+    def num_resting(self, tier: int) -> int:
+        """Blocks of a tier that are asleep."""
+        return len(self.resting) if self.resting is not None and self.resting.tier == tier else 0
+
+    def check(self) -> None:
+        """Raise AssertionError if what is asleep does not fit to what is awake. O(blocks)."""
+        resting, asleep = self.resting, Counter[BlockHash]()
+        for row in [] if resting is None else resting.rows():
+            assert resting is not None
+            parent = resting.parent(row)
+            if parent is not None:
+                asleep[parent] += 1
+                node = self.nodes.get(parent)
+                assert resting.find(parent) >= 0 if node is None else not node.dead, "asleep under nobody"
+        for node in self.nodes.values():
+            assert node.asleep == asleep[node.key], "children asleep are miscounted"
+
+    def _wake(self, row: int) -> Node:
+        """Make the node of a block that is asleep, after those of its ancestors."""
+        resting = self.resting
+        assert resting is not None
+        for each in resting.path(row):
+            key, label, num_children = resting.wake(each)
+            node = self.add(key, label)
+            node.tiers = 1 << resting.tier
+            node.asleep = num_children
+            if node.parent is not None:
+                node.parent.asleep -= 1
+        if not resting:
+            self.resting = None  # its memory goes with the last block
+        return node

@@ -17,7 +17,7 @@ COUNTERS = {
     "copied_blocks": "blocks copied to the last tier by flush, close or write on insertion",
     "dropped_blocks": "copies deleted from a tier",
     "lost_blocks": "blocks given up because a move failed",
-    "damaged_blocks": "blocks that failed verification and were forgotten",
+    "damaged_blocks": "blocks that failed verification, or whose index entry cannot be read, and were forgotten",
     "tier_errors": "calls a tier could not carry out; also as tier_errors.<tier>",
 }
 

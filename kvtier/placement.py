@@ -31,6 +31,8 @@ from contextlib import closing
 
 from kvtier.hashing import BlockHash, Chain, Label
 from kvtier.index import Lease, Match, Node, PrefixIndex
+from kvtier.listing import Listing
+from kvtier.resting import Resting
 from kvtier.room import Books, Move, Sweep, TierRules
 
 __all__ = ["Move", "Placement", "TierRules"]
@@ -88,7 +90,7 @@ class Placement:
         before = [label.parent for label in chain.labels[:1]]  # of a chain that starts mid-prompt
         with Sweep(self._books, [*before, *chain.keys, *hold], may_sink=True) as sweep:
             for key, label in zip(chain.keys, chain.labels, strict=True):
-                node = self.index.nodes.get(key)
+                node = self.index.get(key)
                 if node is None:
                     if not self._parent_alive(label) or not sweep.reserve(dst):
                         break
@@ -106,7 +108,7 @@ class Placement:
         up: list[Move] = []
         with Sweep(self._books, keys) as sweep:
             for key in keys:
-                node = self.index.nodes.get(key)
+                node = self.index.get(key)
                 if node is None or not node.tiers:
                     break
                 if node.fastest <= dst or node.moves:
@@ -126,12 +128,12 @@ class Placement:
         """
         last = self.num_tiers - 1
         if keys is None:
-            above = [node for node in self.index.alive() if node.tiers & ~(1 << last)]
-            keys = [node.key for node in sorted(above, key=lambda node: node.label.depth)]
+            above = [node for node in self.index.alive(besides=last) if node.tiers & ~(1 << last)]
+            keys = [node.key for node in sorted(above, key=lambda node: node.depth)]
         down: list[Move] = []
         with Sweep(self._books, keys) as sweep:
             for key in keys:
-                node = self.index.nodes.get(key)
+                node = self.index.get(key)
                 if node is None or not node.tiers or node.tiers >> last & 1 or node.moves:
                     continue
                 if not sweep.reserve(last):
@@ -147,7 +149,7 @@ class Placement:
         follow: list[Move] = []
         arrived: dict[int, list[Node]] = {}
         for move in moves:
-            node = self.index.nodes[move.key]
+            node = self.index[move.key]
             node.moves -= 1
             if move.src is not None and not move.keep:
                 self._leave(node, move.src)
@@ -176,7 +178,7 @@ class Placement:
         """
         follow: list[Move] = []
         for move in moves:
-            node = self.index.nodes[move.key]
+            node = self.index[move.key]
             node.moves -= 1
             if move.dst is not None:
                 self._used[move.dst] -= 1
@@ -187,7 +189,7 @@ class Placement:
 
     def forget(self, key: BlockHash, tier: int) -> list[Move]:
         """A tier lost or damaged a block: returns drops for it and for what became unreachable."""
-        node = self.index.nodes.get(key)
+        node = self.index.get(key)
         if node is None or not node.tiers >> tier & 1:
             return []
         self._doom(node, tier)
@@ -196,47 +198,67 @@ class Placement:
     def restore(self, tier: int, entries: Iterable[tuple[BlockHash, Label]]) -> list[Move]:
         """Take up what a tier already holds, oldest first; returns drops for what cannot be used.
 
-        Unusable: a block whose parent is not held, and what exceeds the tier's capacity.
+        Unusable: a block whose parent is not held, and what exceeds the tier's capacity. The
+        blocks of a ``Listing`` become objects only when they are used, if they are the first.
         """
+        if isinstance(entries, Listing) and not self.index.nodes and self.index.resting is None:
+            return self._rest(tier, entries)
         listed = list(entries)
         follow: list[Move] = []
         taken: set[BlockHash] = set()
         for key, label in sorted(listed, key=lambda entry: entry[1].depth):
             self._used[tier] += 1
-            node = self.index.nodes.get(key)
+            node = self.index.get(key)
             if node is None and self._parent_alive(label):
                 node = self.index.add(key, label)
-            elif node is None:
-                node = self.index.nodes[key] = Node(key, label, None)
-                node.dead = True
-            if node.dead:  # an orphan, or one that another tier's restore gave up
-                node.doomed |= 1 << tier
-                follow += self._settle(node)
+            if node is None or node.dead:  # an orphan, or one that another tier's restore gave up
+                follow += self._turn_away(key, label, tier)
             else:
                 node.tiers |= 1 << tier
                 taken.add(key)
-        for key, _ in listed:
-            if key in taken:
-                self._rules[tier].policy.insert([key])
+        self._rules[tier].policy.insert([key for key, _ in reversed(listed) if key in taken])
         return follow + self._shrink(tier, len(listed) - len(taken))
 
     def check(self) -> None:
         """Raise AssertionError if the books do not balance. O(blocks)."""
         for tier, rules in enumerate(self._rules):
             bit = 1 << tier
-            held = sum(bool((n.tiers | n.doomed) & bit) for n in self.index.nodes.values())
+            asleep = self.index.num_resting(tier)
+            held = asleep + sum(bool((n.tiers | n.doomed) & bit) for n in self.index.nodes.values())
             assert held <= self._used[tier], f"tier {tier}: {held} held, {self._used[tier]} accounted"
-            readable = sum(bool(n.tiers & bit) for n in self.index.nodes.values())
+            readable = asleep + sum(bool(n.tiers & bit) for n in self.index.nodes.values())
             assert len(rules.policy) == readable, f"tier {tier}: policy holds {len(rules.policy)} of {readable}"
-        for node in self.index.alive():
+        self.index.check()
+        for node in self.index.awake():
             assert node.tiers or node.moves, "a node without a copy or a move"
-            assert node.label.depth == 0 or (node.parent is not None and not node.parent.dead), "an orphan"
+            assert node.depth == 0 or (node.parent is not None and not node.parent.dead), "an orphan"
 
     # Internals
 
+    def _rest(self, tier: int, listing: Listing) -> list[Move]:
+        """``restore`` of the first tier, without an object for each block."""
+        resting = Resting(listing, tier)
+        self._used[tier] += len(listing)
+        if resting:
+            self.index.rest(resting)
+            self._rules[tier].policy.insert(resting.roll)
+        follow: list[Move] = []
+        for row in resting.orphans:
+            follow += self._turn_away(listing.name(row), listing.label(row), tier)
+        return follow + self._shrink(tier, len(resting.orphans))
+
+    def _turn_away(self, key: BlockHash, label: Label, tier: int) -> list[Move]:
+        """Drops for a block that a tier holds and that has no place in the forest."""
+        node = self.index.nodes.get(key)
+        if node is None:
+            node = self.index.nodes[key] = Node(key, label, None)
+            node.dead = True
+        node.doomed |= 1 << tier
+        return self._settle(node)
+
     def _parent_alive(self, label: Label) -> bool:
-        parent = self.index.nodes.get(label.parent)
-        return label.depth == 0 or (parent is not None and not parent.dead)
+        parent = self.index.get(label.parent)
+        return label.depth == 0 or (parent is not None and not parent.dead and parent.depth < label.depth)
 
     def _leave(self, node: Node, tier: int) -> None:
         """A block's bytes are gone from a tier, which stopped serving it when the move was planned."""
@@ -260,7 +282,7 @@ class Placement:
     def _kill(self, node: Node) -> list[Move]:
         """Give up a block that cannot be read any more, with all its descendants."""
         follow: list[Move] = []
-        for lost in list(node.subtree()):
+        for lost in list(self.index.subtree(node)):
             for tier in range(self.num_tiers):
                 if lost.tiers >> tier & 1:
                     self._doom(lost, tier)
@@ -298,12 +320,12 @@ class Placement:
             progress = False  # a parent refused in this pass may be a leaf in the next
             with closing(rules.policy.evict(lambda key: self._expendable(key, tier))) as victims:
                 for victim in victims:
-                    drops.append(self._books.drop(self.index.nodes[victim], tier))
+                    drops.append(self._books.drop(self.index[victim], tier))
                     progress = True
                     if self._used[tier] - len(drops) <= room:
                         break
         return drops
 
     def _expendable(self, key: BlockHash, tier: int) -> bool:
-        node = self.index.nodes[key]
-        return bool(node.tiers & ~(1 << tier)) or not node.children
+        node = self.index[key]
+        return bool(node.tiers & ~(1 << tier)) or node.is_leaf

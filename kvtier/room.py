@@ -95,18 +95,18 @@ class Sweep:
         victim = next(victims, None)
         if victim is None:
             return False
-        self._moves.append(self._send_off(books.index.nodes[victim], tier))
+        self._moves.append(self._send_off(books.index[victim], tier))
         books.used[tier] += 1  # the victim's place is freed by its commit, ours starts now
         return True
 
     def _may_leave(self, key: BlockHash, tier: int) -> bool:
-        node = self._books.index.nodes[key]
+        node = self._books.index[key]
         protected = key in self._protected
         if node.leases or node.moves or (protected and not self._may_sink):
             return False
         if node.tiers & ~(1 << tier) or self._room_below(tier):
             return True
-        return not protected and not node.children
+        return not protected and node.is_leaf
 
     def _room_below(self, tier: int) -> bool:
         """One place in the next tier is set aside for a victim of this one, if there can be one."""

@@ -28,6 +28,7 @@ from kvtier.answers import Flushed, Hit, Stored
 from kvtier.core import Core
 from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierError
 from kvtier.hashing import BlockHash, Chain, Namespace, name_chain
+from kvtier.listing import Listing
 from kvtier.placement import Placement, TierRules
 from kvtier.policy.lru import LRU
 from kvtier.reader import Reader
@@ -97,7 +98,7 @@ class TieredStore:
         self._closed = False
         for i, tier in enumerate(tiers):
             if tier.durable:
-                self._mover.carry(core.placement.restore(i, tier.scan()))
+                self._restore(i)
 
     # Naming
 
@@ -301,10 +302,12 @@ class TieredStore:
                 moves = self._core.placement.plan_copy_down()
             self._mover.carry(moves)
             with self._core.lock:
-                nodes = self._core.placement.index.nodes
+                index = self._core.placement.index
                 copied = {move.key for move in moves if move.dst == last and move.keep}
-                num_blocks = sum(key in nodes and bool(nodes[key].tiers >> last & 1) for key in copied)
-                left = sum(not node.tiers >> last & 1 for node in self._core.placement.index.alive())
+                num_blocks = sum(
+                    (node := index.get(key)) is not None and bool(node.tiers >> last & 1) for key in copied
+                )
+                left = sum(not node.tiers >> last & 1 for node in index.alive(besides=last))
             self.tiers[last].flush()
         return Flushed(num_blocks, num_blocks * self.spec.block_bytes, time.perf_counter() - began, left)
 
@@ -341,6 +344,13 @@ class TieredStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _restore(self, tier: int) -> None:
+        """Take up what a durable tier holds."""
+        held = self.tiers[tier].scan()
+        if isinstance(held, Listing):
+            self._core.metrics.add("damaged_blocks", held.damaged)
+        self._mover.carry(self._core.placement.restore(tier, held))
 
     def _hit(self, tiers: Sequence[int], stopped_by: str | None) -> Hit:
         names = tuple(self.tiers[tier].name for tier in tiers)

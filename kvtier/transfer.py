@@ -187,8 +187,8 @@ class Mover:
 
     def _labels(self, lane: list[Move]) -> list[Label]:
         with self._core.lock:
-            nodes = self._core.placement.index.nodes
-            return [nodes[move.key].label for move in lane]
+            index = self._core.placement.index
+            return [index[move.key].label for move in lane]
 
     def _delete(self, tier: int, keys: list[BlockHash]) -> None:
         if not keys:

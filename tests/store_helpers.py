@@ -146,6 +146,14 @@ def raw_delete(path, key):
             txn.put(b"books", books.tobytes(), db=dbs["meta"])
 
 
+def raw_shorten(path, key):
+    """Cut the index entry of a block on a closed store's disk short."""
+    with lmdb.open(str(path), max_dbs=4) as env:
+        index = env.open_db(b"index", create=False)
+        with env.begin(write=True) as txn:
+            assert txn.put(key, txn.get(key, db=index)[:47], db=index)
+
+
 def raw_damage(tier, key):
     """Flip the last bit of a block on an open disk, behind kvtier's back."""
     disk = getattr(tier, "inner", tier)

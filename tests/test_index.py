@@ -75,7 +75,7 @@ def test_a_first_block_has_no_parent():
 def test_a_later_block_is_its_parents_child():
     index = forest(a=1, ab=1)
 
-    assert index.nodes[key("a")].children == {index.nodes[key("ab")]}
+    assert index.nodes[key("a")].children == [index.nodes[key("ab")]]
 
 
 def test_a_block_without_a_parent_is_not_taken_up():
@@ -95,7 +95,7 @@ def test_a_block_is_not_hung_under_a_dead_parent():
 def test_a_subtree_lists_parents_first():
     index = forest(a=1, ab=1, ac=1, abd=1, x=1)
 
-    words = [node.key for node in index.nodes[key("a")].subtree()]
+    words = [node.key for node in index.subtree(index.nodes[key("a")])]
 
     assert words[0] == key("a")
     assert words.index(key("ab")) < words.index(key("abd"))
@@ -107,7 +107,7 @@ def test_a_detached_block_is_nobodys_child():
 
     index.detach(index.nodes[key("ab")])
 
-    assert index.nodes[key("a")].children == set()
+    assert index.nodes[key("a")].children == []
 
 
 def test_a_detached_block_without_a_move_is_unlisted():

@@ -1,7 +1,7 @@
 """Who may import whom, and what stays importable without the heavy libraries.
 
-errors  spec  hashing  format  metrics  config  answers  facts and formulas
-   policy   index                                    judgement: no I/O, no clock, no torch
+errors  spec  hashing  format  listing  metrics  config  answers    facts and formulas
+   policy   index   resting   room                   judgement: no I/O, no clock, no torch
    placement      tiers                              decide | move: neither sees the other
        core  streaming  transfer  reader  writer  store
    opening  integrations  testing  __init__          edges
@@ -21,8 +21,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: A part may import from its own layer and from those before it in this list.
 LAYERS = [
-    {"errors", "spec", "hashing", "format", "metrics", "config", "answers"},
-    {"policy", "index", "room"},
+    {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers"},
+    {"policy", "index", "resting", "room"},
     {"placement", "tiers"},
     {"core", "streaming", "transfer", "reader", "writer", "store"},
     {"opening", "integrations", "testing", "__init__"},
@@ -31,8 +31,9 @@ LAYERS = [
 #: Parts of one layer that must not see each other.
 STRANGERS = [{"placement", "tiers"}, {"integrations", "testing"}]
 
-PURE = ["errors", "spec", "hashing", "metrics", "config", "policy.base", "policy.lru", "index", "room", "placement"]
-JUDGEMENT = ["policy", "index", "room", "placement"]
+PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "policy.base", "policy.lru"]
+PURE += ["index", "resting", "room", "placement"]
+JUDGEMENT = ["policy", "index", "resting", "room", "placement"]
 NO_CLOCK_NO_FILES = {"asyncio", "io", "os", "pathlib", "random", "socket", "tempfile", "threading", "time"}
 
 

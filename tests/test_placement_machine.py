@@ -14,6 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from kvtier.listing import Listing
+
 DEPTH = 4
 WORDS = ["".join(letters) for size in range(1, DEPTH + 1) for letters in product("ab", repeat=size)]
 
@@ -252,14 +254,18 @@ class PlacementMachine(RuleBasedStateMachine):
     # Restart
 
     @precondition(lambda self: any(self.held[tier] for tier in self.durable))
-    @rule(capacities=st.none() | st.lists(st.integers(1, 4), min_size=3, max_size=3), children_first=st.booleans())
-    def restart(self, capacities, children_first):
+    @rule(
+        capacities=st.none() | st.lists(st.integers(1, 4), min_size=3, max_size=3),
+        children_first=st.booleans(),
+        in_columns=st.booleans(),
+    )
+    def restart(self, capacities, children_first, in_columns):
         self.crash(capacities or self.capacities)
         expected = self.survivors()
 
         for tier in sorted(self.durable):
             listed = entries(*sorted(self.held[tier], reverse=children_first))
-            self.take_orders(self.placement.restore(tier, listed))
+            self.take_orders(self.placement.restore(tier, Listing.of(listed) if in_columns else listed))
         self.settle()
 
         for words, room in zip(self.held, self.capacities, strict=True):

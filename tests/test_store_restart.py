@@ -8,7 +8,21 @@ import time
 from pathlib import Path
 
 import pytest
-from store_helpers import check, fetch, keys, make, orphans, raw_delete, save, saved, settle, used, where
+from store_helpers import (
+    check,
+    counters,
+    fetch,
+    keys,
+    make,
+    orphans,
+    raw_delete,
+    raw_shorten,
+    save,
+    saved,
+    settle,
+    used,
+    where,
+)
 
 TESTS = Path(__file__).parent
 LAYOUTS = {
@@ -41,6 +55,41 @@ def test_a_second_restart_finds_the_same(tmp_path, sizes):
 
     with make(tmp_path, **sizes) as store:
         assert [fetch(store, word).num_blocks for word in ("abX", "cd")] == [3, 2]
+
+
+def test_a_block_whose_index_entry_is_damaged_is_lost_with_its_descendants(tmp_path):
+    with make(tmp_path, disk=8) as store:
+        saved(store, "abc", "xy")
+        damaged = keys(store, "abc")[1]
+    raw_shorten(tmp_path, damaged)
+
+    with make(tmp_path, disk=8) as store:
+        assert [fetch(store, word).num_blocks for word in ("abc", "xy")] == [1, 2]
+        assert counters(store)["damaged_blocks"] == 1
+        assert save(store, "abc").num_new == 2
+        assert fetch(store, "abc").num_blocks == 3
+        check(store)
+
+
+def test_a_restart_that_finds_more_than_fits_keeps_what_was_used_last(tmp_path):
+    with make(tmp_path, disk=8) as store:
+        saved(store, "ab", "cd", "ef", "gh")
+
+    with make(tmp_path, disk=4) as store:
+        check(store)
+        assert [fetch(store, word).num_blocks for word in ("ab", "cd", "ef", "gh")] == [0, 0, 2, 2]
+
+
+def test_a_restart_makes_objects_only_for_blocks_that_are_used(tmp_path):
+    with make(tmp_path, host=4, disk=16) as store:
+        saved(store, "abc", "xyz", "uvw")
+
+    with make(tmp_path, host=4, disk=16) as store:
+        index = store._core.placement.index
+        assert (where(store, "abc"), len(index.nodes)) == (("disk",) * 3, 0)
+        assert (fetch(store, "abX").num_blocks, len(index.nodes)) == (2, 2)
+        store.flush()
+        assert len(index.nodes) == 2
 
 
 def test_memory_alone_remembers_nothing():

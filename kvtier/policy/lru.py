@@ -1,5 +1,11 @@
 """LRU: the block whose last use lies longest ago leaves first.
 
+    oldest first:  passed over  |  shelf        |  order
+                   refused once    a restart's     used since
+
+The shelf keeps a restart's batch as it came, without an object for each name: most of a full
+disk's blocks are never asked for again.
+
 Source: the textbook policy. Differs from it in two ways that a prefix cache needs: a batch is
 applied tail first, so a prompt's tail is older than its head, and ``evictable`` can veto a
 victim, which then keeps its place.
@@ -11,16 +17,23 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 
 from kvtier.hashing import BlockHash
+from kvtier.listing import Remaining, Roll
 
 
 class LRU:
     """Least recently used, oldest at the front."""
 
     def __init__(self) -> None:
+        self._passed: OrderedDict[BlockHash, None] = OrderedDict()
+        """Names that stood on the shelf, were refused and are older than what is left of it."""
+        self._shelf: _Shelf | None = None
         self._order: OrderedDict[BlockHash, None] = OrderedDict()
 
     def insert(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.insert``."""
+        if isinstance(keys, Roll) and not len(self):
+            self._shelf = _Shelf(keys)
+            return
         for key in reversed(keys):
             self._order[key] = None
 
@@ -29,26 +42,81 @@ class LRU:
         for key in reversed(keys):
             if key in self._order:
                 self._order.move_to_end(key)
+            elif self._take_old(key):
+                self._order[key] = None
 
     def remove(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.remove``."""
         for key in keys:
-            self._order.pop(key, None)
+            if key in self._order:
+                del self._order[key]
+            else:
+                self._take_old(key)
 
     def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``."""
-        refused: list[BlockHash] = []
-        try:
-            while self._order:
-                key, _ = self._order.popitem(last=False)
-                if evictable(key):
-                    yield key
-                else:
-                    refused.append(key)
-        finally:
-            for key in reversed(refused):
-                self._order[key] = None
-                self._order.move_to_end(key, last=False)
+        yield from _sweep(self._passed, evictable)
+        while self._shelf is not None and (key := self._shelf.pop()) is not None:
+            if evictable(key):
+                yield key
+            else:
+                self._passed[key] = None
+        self._shelf = None
+        yield from _sweep(self._order, evictable)
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._passed) + (len(self._shelf) if self._shelf is not None else 0) + len(self._order)
+
+    def _take_old(self, key: BlockHash) -> bool:
+        """Take a name from among those not used since a restart, if it is there."""
+        if key in self._passed:
+            del self._passed[key]
+            return True
+        return self._shelf is not None and self._shelf.take(key)
+
+
+class _Shelf:
+    """Names that came as one batch, the oldest first in line; none has been used since."""
+
+    def __init__(self, roll: Roll) -> None:
+        self._rows = roll.rows
+        self._next = 0
+        """The first position in line not passed yet."""
+        self._left = Remaining(roll.listing, roll.rows)
+
+    def __len__(self) -> int:
+        return self._left.num
+
+    def pop(self) -> BlockHash | None:
+        """Take the oldest name; None if none is left."""
+        while self._next < len(self._rows):
+            row = int(self._rows[self._next])
+            self._next += 1
+            if row in self._left:
+                self._left.remove(row)
+                return self._left.listing.name(row)
+        return None
+
+    def take(self, key: BlockHash) -> bool:
+        """Take a name out of the line, if it is there."""
+        row = self._left.find(key)
+        if row < 0:
+            return False
+        self._left.remove(row)
+        return True
+
+
+def _sweep(order: OrderedDict[BlockHash, None], evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    """Yield what may leave, the front first; what was refused goes back to its place."""
+    refused: list[BlockHash] = []
+    try:
+        while order:
+            key, _ = order.popitem(last=False)
+            if evictable(key):
+                yield key
+            else:
+                refused.append(key)
+    finally:
+        for key in reversed(refused):
+            order[key] = None
+            order.move_to_end(key, last=False)

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +67,7 @@ class NullTier:
         self._check_open()
         return 0
 
-    def scan(self) -> Iterator[tuple[BlockHash, Label]]:
+    def scan(self) -> Iterable[tuple[BlockHash, Label]]:
         """See ``Tier.scan``."""
         self._check_open()
         return iter(())
@@ -125,7 +125,7 @@ class _Wrapped:
         self._before("delete")
         return self.inner.delete(keys)
 
-    def scan(self) -> Iterator[tuple[BlockHash, Label]]:
+    def scan(self) -> Iterable[tuple[BlockHash, Label]]:
         """See ``Tier.scan``."""
         self._before("scan")
         return self.inner.scan()

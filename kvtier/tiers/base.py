@@ -16,7 +16,7 @@ goes from the tier to its place there in one copy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -105,8 +105,12 @@ class Tier(Protocol):
         """Remove blocks; absent names are passed over. Returns how many were held."""
         ...
 
-    def scan(self) -> Iterator[tuple[BlockHash, Label]]:
-        """Every block held, oldest batch first, within a batch the tail first."""
+    def scan(self) -> Iterable[tuple[BlockHash, Label]]:
+        """Every block held, oldest batch first, within a batch the tail first.
+
+        A tier that may hold many gives a ``kvtier.listing.Listing``, which a restart takes up
+        without an object for each block.
+        """
         ...
 
     def flush(self) -> None:

@@ -19,17 +19,17 @@ verified before it is copied out.
 
 from __future__ import annotations
 
+import logging
 import os
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from kvtier.errors import ConfigError, CorruptBlockError, TierFullError, TierUnavailableError
+from kvtier.errors import ConfigError, CorruptBlockError, TierError, TierFullError, TierUnavailableError
 from kvtier.format import (
     Bytes,
     Entry,
@@ -38,20 +38,23 @@ from kvtier.format import (
     pack_entry,
     record_bytes,
     seal,
-    unpack_entry,
     verify,
     whole_pages,
 )
 from kvtier.hashing import BlockHash, Label
+from kvtier.listing import Listing
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
 from kvtier.tiers.base import Arrived, check_blocks, check_layers
 from kvtier.tiers.copying import Striper, worthwhile
+from kvtier.tiers.entries import Entries, read_entries, slot_of
 from kvtier.tiers.environment import Books, Environment, translated
-from kvtier.tiers.layered import LayeredRead, Source, piece_bytes, whole_page_layers
+from kvtier.tiers.layered import LayeredRead, Source, end_of, piece_bytes, whole_page_layers
 from kvtier.tiers.layout import layout_for
 from kvtier.tiers.requests import Buffers, Job, Reading, turns_of
 from kvtier.tiers.slabs import Slabs, whole_pages_of
 from kvtier.tiers.slots import Slots
+
+log = logging.getLogger("kvtier")
 
 #: Threads that read records from the page cache: a copy is bound by memory, not by waiting.
 _WARM_LANES = min(8, os.cpu_count() or 1)
@@ -115,7 +118,8 @@ class LMDBTier:
                 self._env, self._env.layout, record, readers=threads + 1, keep_cached=page_cache == "keep"
             )
             self._slots = Slots()
-            self._slots.add(self._unused())
+            self._opening: Listing | None = self._take_stock()
+            """What ``scan`` would find, as it was read at opening; until it is asked for or changes."""
         except BaseException:
             self._env.close()
             raise
@@ -169,7 +173,7 @@ class LMDBTier:
                 for job in jobs:
                     if isinstance(job, Reading):  # one behind the end of the run
                         self._slabs.buffers.reclaim(job)
-        return _end_of(ends)
+        return end_of(ends)
 
     def read_parts(
         self,
@@ -199,7 +203,7 @@ class LMDBTier:
                 source, keys, out, labels, header=self._header, parts=parts, arrived=arrived, buffers=pieces
             )
             self._striper.run(batch.num_turns, batch.work, self._striper.threads if source.on_disk else _WARM_LANES)
-        return _end_of({len(places): damaged, **batch.ends})
+        return end_of({len(places): damaged, **batch.ends})
 
     def write(self, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor], labels: Sequence[Label]) -> None:
         """See ``Tier.write``."""
@@ -221,14 +225,11 @@ class LMDBTier:
         with self._env.writing():
             return self._remove(keys)
 
-    def scan(self) -> Iterator[tuple[BlockHash, Label]]:
-        """See ``Tier.scan``. Reads the index only, never a payload."""
-        with self._env.reading() as txn:
-            entries = [
-                (BlockHash(bytes(key)), unpack_entry(bytes(value))) for key, value in txn.cursor(self._env.index)
-            ]
-        entries.sort(key=lambda found: (found[1].batch, -found[1].label.depth))
-        return ((key, entry.label) for key, entry in entries)
+    def scan(self) -> Listing:
+        """See ``Tier.scan``. Reads the index only, never a payload, and the first time not even that."""
+        self._env.check_open()
+        listing, self._opening = self._opening, None
+        return self._read_index().listing if listing is None else listing
 
     def flush(self) -> None:
         """See ``Tier.flush``."""
@@ -252,10 +253,8 @@ class LMDBTier:
                 stored = txn.get(key, db=self._env.index)
                 if stored is None:
                     break
-                try:
-                    place = self._slabs.place(unpack_entry(bytes(stored)).slot)
-                except struct.error:
-                    place = None
+                slot = slot_of(stored)
+                place = None if slot is None else self._slabs.place(slot)
                 if place is None:
                     return places, CorruptBlockError(key, "its place in the file is lost")
                 places.append(place)
@@ -286,12 +285,19 @@ class LMDBTier:
             raise CorruptBlockError(key, "the stored token ids are not those of the prompt")
         np.copyto(out.numpy(), record[self._header :].reshape(out.shape))
 
-    def _unused(self) -> list[int]:
-        """Slots that no index entry names."""
-        with self._env.reading() as txn:
-            entries = txn.cursor(self._env.index).iternext(keys=False, values=True)
-            used = {unpack_entry(bytes(entry)).slot for entry in entries}
-        return [slot for slot in self._slabs.slots() if slot not in used]
+    def _take_stock(self) -> Listing:
+        """Read the index: slots that no entry names are free, entries that cannot be read are removed."""
+        found = self._read_index()
+        self._slots.add(self._slabs.unused(found.slots))
+        if found.damaged:
+            log.warning("%s: %d index entries are damaged; their blocks are lost", self.name, len(found.damaged))
+            with suppress(TierError), self._env.writing():  # a disk that refuses can still be read
+                self._remove([BlockHash(key) for key in found.damaged])
+        return found.listing
+
+    def _read_index(self) -> Entries:
+        with self._env.reading(buffers=False) as txn:
+            return read_entries(txn.cursor(self._env.index), txn.stat(self._env.index)["entries"])
 
     def _claim(self, count: int) -> list[int]:
         """Slots to write, in new slabs if there are too few."""
@@ -332,6 +338,7 @@ class LMDBTier:
 
     def _change(self, after: Books, work: Callable[[Any], None]) -> None:
         """One transaction: some work, and the places of new slabs."""
+        self._opening = None
         with translated(self.name), self._env.change(after) as txn:
             self._slabs.keep_places(txn)
             work(txn)
@@ -372,7 +379,7 @@ class LMDBTier:
     def _remove(self, keys: Sequence[BlockHash]) -> int:
         with self._env.reading() as txn:
             found = {key: txn.get(key, db=self._env.index) for key in keys}
-            slots = {key: unpack_entry(bytes(entry)).slot for key, entry in found.items() if entry is not None}
+            slots = {key: slot_of(entry) for key, entry in found.items() if entry is not None}
         if slots:
             books = self._env.books
             after = Books(books.blocks - len(slots), books.commit + 1)
@@ -382,13 +389,7 @@ class LMDBTier:
                     txn.delete(key, db=self._env.index)
 
             self._change(after, work)
-            self._slots.leave(slot for slot in slots.values() if self._slabs.place(slot) is not None)
+            self._slots.leave(
+                slot for slot in slots.values() if slot is not None and self._slabs.place(slot) is not None
+            )
         return len(slots)
-
-
-def _end_of(ends: dict[int, CorruptBlockError | None]) -> int:
-    """Length of a run from where it may end; raises what ends it first, if that is damage."""
-    end = min(ends)
-    if (error := ends[end]) is not None:
-        raise error
-    return end

@@ -125,9 +125,14 @@ class Environment:
             raise TierClosedError(self.name, "used in a forked process; open a store of its own there")
 
     @contextmanager
-    def reading(self) -> Iterator[Any]:
-        """A read transaction: a consistent view whose pages are neither reused nor unmapped before it ends."""
-        with self.held_open(), translated(self.name), self._env.begin(buffers=True) as txn:
+    def reading(self, *, buffers: bool = True) -> Iterator[Any]:
+        """A read transaction: a consistent view whose pages are neither reused nor unmapped before it ends.
+
+        Args:
+            buffers: Give views of the map that last as long as the transaction, instead of bytes;
+                slower for what is small.
+        """
+        with self.held_open(), translated(self.name), self._env.begin(buffers=buffers) as txn:
             yield txn
 
     @contextmanager

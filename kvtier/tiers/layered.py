@@ -165,3 +165,11 @@ def whole_page_layers(block_bytes: int, parts: Sequence[slice]) -> bool:
     """Whether layers of a block can be read directly."""
     num_layers: int = parts[-1].stop
     return block_bytes % (PAGE_BYTES * num_layers) == 0
+
+
+def end_of(ends: dict[int, CorruptBlockError | None]) -> int:
+    """Length of a run from where it may end; raises what ends it first, if that is damage."""
+    end = min(ends)
+    if (error := ends[end]) is not None:
+        raise error
+    return end

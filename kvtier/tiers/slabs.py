@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kvtier.errors import TierUnavailableError
 from kvtier.format import PAGE_BYTES, Bytes
@@ -94,10 +95,13 @@ class Slabs:
         """Slots of all slabs."""
         return len(self._starts) * self.layout.slab_slots
 
-    def slots(self) -> list[int]:
-        """Every slot that can be reached."""
-        reachable = (number for number, start in enumerate(self._starts) if start is not None)
-        return [slot for number in reachable for slot in self._slots_of(number)]
+    def unused(self, used: NDArray[np.uint32]) -> list[int]:
+        """Every slot that can be reached and is not among those used, in order."""
+        reachable = np.array([start is not None for start in self._starts], np.bool_)
+        free = np.repeat(reachable, self.layout.slab_slots)
+        free[used[used < len(free)]] = False
+        slots: list[int] = np.flatnonzero(free).tolist()
+        return slots
 
     def place(self, slot: int) -> int | None:
         """Offset of a slot in the file; None if there is no such slot, or its slab is damaged."""

@@ -58,8 +58,11 @@ class Slots:
     def add(self, slots: Iterable[int]) -> None:
         """Slots that nobody can be reading: new ones, or ones whose write was not committed."""
         with self._state:
-            for slot in slots:
-                heapq.heappush(self._free, slot)
+            if self._free:
+                for slot in slots:
+                    heapq.heappush(self._free, slot)
+            else:
+                self._free = sorted(slots)  # a heap as well, and the quick way for a whole empty disk
             self._state.notify_all()
 
     def leave(self, slots: Iterable[int]) -> None:

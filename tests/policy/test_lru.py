@@ -1,7 +1,14 @@
 """LRU: the laws of every policy, and the order that is its own."""
 
-import pytest
+from functools import partial
+from itertools import islice
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvtier.hashing import BlockHash, Label
+from kvtier.listing import Listing, Roll
 from kvtier.policy.lru import LRU
 from kvtier.testing.policies import PolicyTests, names, sweep_all, take
 
@@ -89,3 +96,65 @@ def test_a_touched_block_leaves_after_an_untouched_one():
     policy.touch(names(1))
 
     assert take(policy, 1) == names(2)
+
+
+# A batch that came as a roll
+
+
+def rolled(listed):
+    """An LRU that took up names, oldest first, as a restart does, and one that got them one by one."""
+    entries = [(BlockHash(name), Label(BlockHash(bytes(32)), 0, b"")) for name in listed]
+    listing, one, other = Listing.of(entries), LRU(), LRU()
+    one.insert(Roll(listing, listing.order))
+    for name in listed:
+        other.insert([name])
+    return one, other
+
+
+def not_in(refused, key):
+    return key not in refused
+
+
+operations = st.one_of(
+    st.tuples(st.just("touch"), st.lists(st.integers(0, 12), max_size=4)),
+    st.tuples(st.just("remove"), st.lists(st.integers(0, 12), max_size=4)),
+    st.tuples(st.just("insert"), st.lists(st.integers(0, 12), max_size=4, unique=True)),
+    st.tuples(st.just("evict"), st.sets(st.integers(0, 12)), st.integers(0, 6)),
+)
+
+
+@given(listed=st.lists(st.integers(0, 12), unique=True), history=st.lists(operations, max_size=20))
+def test_a_roll_is_kept_in_the_order_of_its_names_one_by_one(listed, history):
+    one, other = rolled(names(*listed))
+    held = set(listed)
+    for verb, numbers, *count in history:
+        if verb == "evict":
+            may_leave = partial(not_in, set(names(*numbers)))
+            gone, same = (list(islice(policy.evict(may_leave), *count)) for policy in (one, other))
+            assert gone == same
+            held -= {number for number in held if names(number)[0] in set(gone)}
+        else:
+            batch = [number for number in numbers if verb != "insert" or number not in held]
+            for policy in (one, other):
+                getattr(policy, verb)(names(*batch))
+            held = {"insert": held | set(batch), "remove": held - set(batch), "touch": held}[verb]
+        assert len(one) == len(other) == len(held)
+    assert sweep_all(one) == sweep_all(other)
+
+
+def test_a_roll_into_a_policy_that_holds_names_is_a_batch_like_any_other():
+    entries = [(name, Label(name, 0, b"")) for name in names(1, 2)]
+    listing, policy = Listing.of(entries), LRU()
+    policy.insert(names(3))
+
+    policy.insert(Roll(listing, listing.order))
+
+    assert sweep_all(policy) == names(3, 1, 2)
+
+
+def test_names_on_the_shelf_are_made_only_when_they_are_asked_for():
+    one, _ = rolled(names(1, 2, 3))
+
+    one.touch(names(2))
+
+    assert (len(one._order), len(one._passed), len(one)) == (1, 0, 3)

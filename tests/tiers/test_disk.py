@@ -14,14 +14,29 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tier_helpers import BLOCK, disk, find, held, payload, put, python, raw_flip, raw_get, raw_put, run_python, whole
+from tier_helpers import (
+    BLOCK,
+    disk,
+    find,
+    held,
+    payload,
+    put,
+    python,
+    raw,
+    raw_flip,
+    raw_get,
+    raw_put,
+    run_python,
+    whole,
+)
 
 from kvtier.errors import CorruptBlockError, SpecMismatchError, TierFullError, TierUnavailableError
 from kvtier.format import PAGE_BYTES, record_bytes
-from kvtier.hashing import Label
+from kvtier.hashing import Label, name_block
 from kvtier.testing.blocks import chain, check_survivors
 from kvtier.testing.tier_tests import TierTests
 from kvtier.tiers import disk as disk_module
+from kvtier.tiers.environment import Environment
 from kvtier.tiers.slabs import Slabs
 
 KILL_WRITER = Path(__file__).with_name("kill_writer.py")
@@ -396,3 +411,99 @@ def test_a_full_disk_loses_no_block_and_can_be_written_again_once_there_is_space
         "recovered True True",
         "reopened True True",
     ]
+
+
+# What the index says at opening
+
+
+def shorten_entry(path, key, length=20):
+    """Cut an index entry short; the tier must be closed."""
+    with raw(path) as env:
+        index = env.open_db(b"index", create=False)
+        with env.begin(write=True) as txn:
+            assert txn.replace(key, txn.get(key, db=index)[:length], db=index)
+
+
+def rename_entry(path, key, name):
+    """Give an index entry another key; the tier must be closed."""
+    with raw(path) as env:
+        index = env.open_db(b"index", create=False)
+        with env.begin(write=True) as txn:
+            txn.put(name, txn.pop(key, db=index), db=index)
+
+
+@pytest.mark.parametrize("length", [0, 20, 47])
+def test_an_entry_that_is_too_short_is_removed_at_opening(path, length, caplog):
+    with closing(disk(path)) as tier:
+        part = put(tier, 1, 2, 3)
+    shorten_entry(path, part.keys[1], length)
+
+    with closing(disk(path)) as tier:
+        assert held(tier) == [1, 3]
+        assert (tier.contains(part.keys), tier.contains(part.keys[1:]), tier.used_bytes) == (1, 0, 2 * BLOCK)
+        put(tier, 2)
+        assert whole(tier, 1, 2, 3)
+    assert "nvme: 1 index entries are damaged" in caplog.text
+    with closing(disk(path)) as tier:
+        assert tier.scan().damaged == 0
+
+
+def test_an_entry_under_what_is_no_name_is_removed_at_opening(path):
+    with closing(disk(path)) as tier:
+        part = put(tier, 1, 2)
+    rename_entry(path, part.keys[0], b"stranger")
+
+    with closing(disk(path)) as tier:
+        assert (held(tier), tier.used_bytes) == ([2], BLOCK)
+
+
+def test_damaged_entries_that_cannot_be_removed_hinder_nobody(path):
+    with closing(disk(path)) as tier:
+        part = put(tier, 1, 2)
+    shorten_entry(path, part.keys[0])
+
+    with patch.object(Environment, "change", side_effect=TierUnavailableError("nvme", "read-only")):
+        tier = disk(path)
+    with closing(tier):
+        assert (held(tier), whole(tier, 2)) == ([2], True)
+        with pytest.raises(CorruptBlockError, match="its place in the file is lost"):
+            whole(tier, 1)
+
+
+def test_a_block_whose_entry_is_damaged_under_an_open_tier_can_be_deleted(path):
+    with closing(disk(path)) as tier:
+        part = put(tier, 1, 2)
+        with tier._env.writing(), tier._env.change(tier._env.books) as txn:
+            txn.put(part.keys[0], b"short", db=tier._env.index)
+
+        assert tier.delete(part.keys) == 2
+        put(tier, 1, 2)
+
+        assert whole(tier, 1, 2)
+
+
+def test_a_first_scan_tells_what_is_held_now_and_not_at_opening(path):
+    with closing(disk(path)) as tier:
+        put(tier, 1, 2)
+    with closing(disk(path)) as tier:
+        put(tier, 3)
+        tier.delete(chain(1).keys)
+
+        assert held(tier) == [2, 3]
+
+
+def test_a_second_scan_tells_what_the_first_did(path):
+    with closing(disk(path)) as tier:
+        put(tier, 1, 2)
+    with closing(disk(path)) as tier:
+        assert held(tier) == held(tier) == [1, 2]
+
+
+def test_labels_of_several_lengths_are_kept_over_a_restart(path):
+    labels = [Label(chain(0).keys[0], number, bytes(4 * number)) for number in (3, 0, 7)]
+    names = [name_block(label) for label in labels]
+    with closing(disk(path)) as tier:
+        tier.write(names, [payload(number) for number in range(3)], labels)
+
+    with closing(disk(path)) as tier:
+        assert dict(tier.scan()) == dict(zip(names, labels, strict=True))

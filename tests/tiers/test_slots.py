@@ -114,3 +114,11 @@ class Lives(RuleBasedStateMachine):
 
 TestLives = Lives.TestCase
 TestLives.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+def test_slots_given_back_join_those_that_are_free():
+    slots = Slots()
+    slots.add([5, 3, 4])
+    slots.add([2, 6])
+
+    assert (slots.spare, slots.take(5)) == (5, [2, 3, 4, 5, 6])
