@@ -136,7 +136,7 @@ class Sweep:
         return self._spare[below] > 0
 
     def _send_off(self, node: Node, tier: int) -> Move:
-        if node.tiers & ~(1 << tier) or not self._spare[tier + 1]:
+        if node.tiers & ~(1 << tier) or not self._room_below(tier):
             return self._books.drop(node, tier)
         self._spare[tier + 1] -= 1
         node.tiers &= ~(1 << tier)

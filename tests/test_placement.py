@@ -158,6 +158,15 @@ def test_without_demotion_leased_blocks_and_blocks_in_flight_stay():
     assert by_drops(placement, "x") == []
 
 
+def test_without_demotion_a_leased_copy_stays_though_there_is_another():
+    placement = make(1, 3, durable=[1])
+    put(placement, "a", dst=1)
+    carry_out(placement, placement.plan_promote(keys("a")))
+    placement.lease(keys("a"), "me", 1.0)
+
+    assert by_drops(placement, "x") == []
+
+
 def test_without_demotion_a_prompt_does_not_drop_its_own_head():
     placement = make(2, 3)
     put(placement, "ab")

@@ -79,6 +79,18 @@ def test_what_several_puts_sent_down_is_one_write(store, disk):
     assert (disk.calls["write"], counters(store)["demoted_blocks"]) == (1, 2)
 
 
+def test_neighbours_are_brought_together_from_under_other_moves(tmp_path):
+    disk = FaultyTier(disk_tier(tmp_path, 32), no_faults)
+    with make_over(memory("device", 16), memory("host", 4), disk, group_age_s=FOR_EVER) as store:
+        saved(store, "abcdefghijkl", "mn", "op")
+        disk.calls.clear()
+        with held_back(store):
+            save(store, "x")
+            save(store, "y")
+
+        assert (disk.calls["write"], counters(store)["demoted_blocks"]) == (1, 4 + 4)
+
+
 def test_a_batch_ends_where_the_staging_buffer_is_full(store, disk):
     with held_back(store):
         save(store, "xy")
@@ -101,7 +113,7 @@ def test_what_waits_for_its_batch_is_carried_out_in_time(tmp_path):
         save(store, "abc")
         save(store, "x")
 
-        assert disk.entered.wait(60)
+        assert disk.entered.wait(20)
 
 
 # Nobody waits for a batch to fill
@@ -127,7 +139,7 @@ def test_a_few_blocks_wait_for_others(gated):
 def test_a_full_batch_does_not_wait(gated):
     save(gated, "xyz")
 
-    assert gated.tiers[1].entered.wait(60)
+    assert gated.tiers[1].entered.wait(20)
 
 
 def test_an_age_of_nothing_does_not_wait(tmp_path):
@@ -137,7 +149,7 @@ def test_an_age_of_nothing_does_not_wait(tmp_path):
         save(store, "abc")
         save(store, "x")
 
-        assert disk.entered.wait(60)
+        assert disk.entered.wait(20)
 
 
 def test_what_no_durable_tier_takes_does_not_wait():
@@ -147,7 +159,7 @@ def test_what_no_durable_tier_takes_does_not_wait():
         save(store, "abc")
         save(store, "x")
 
-        assert below.entered.wait(60)
+        assert below.entered.wait(20)
 
 
 def test_a_prefetch_takes_along_what_waits(gated):
@@ -158,7 +170,7 @@ def test_a_prefetch_takes_along_what_waits(gated):
 
     gated.prefetch(tokens("abcdefghijkl"))
 
-    assert gated.tiers[1].entered.wait(60)
+    assert gated.tiers[1].entered.wait(20)
 
 
 def test_a_put_in_need_of_places_does_not_wait_for_the_batch(gated):
