@@ -362,7 +362,6 @@ GROUPS: tuple[Group, ...] = (
             Mutant("self._owed += _leaving(later)", "pass", "places are used twice"),
             Mutant("self._owed -= places", "pass", "places are owed for ever"),
             Mutant("        finally:  # also", "        except TierError:  # also", "a put leaves its books open"),
-            Mutant("if self._max_copies and good", "if self._max_copies", "what was not written is copied"),
             Mutant("new[:room]", "new", "copies are queued without bound"),
             Mutant("max(0, len(new) - room)", "0", "left out, and nobody is told"),
             Mutant("self._copies -= count", "pass", "after a while nothing is copied any more"),
