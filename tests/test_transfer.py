@@ -91,12 +91,20 @@ def test_neighbours_are_brought_together_from_under_other_moves(tmp_path):
         assert (disk.calls["write"], counters(store)["demoted_blocks"]) == (1, 4 + 4)
 
 
-def test_a_batch_ends_where_the_staging_buffer_is_full(store, disk):
+def test_a_batch_ends_where_the_staging_buffer_is_full(store, disk, monkeypatch):
+    carry, sizes = store._mover._carry, []
+
+    def carried(moves):
+        moves = list(moves)
+        sizes.append(len(moves))
+        return carry(moves)
+
+    monkeypatch.setattr(store._mover, "_carry", carried)
     with held_back(store):
         save(store, "xy")
         save(store, "uv")  # the buffer takes three blocks
 
-    assert (disk.calls["write"], counters(store)["demoted_blocks"]) == (2, 4)
+    assert (sizes, disk.calls["write"], counters(store)["demoted_blocks"]) == ([2, 2], 2, 4)
 
 
 def test_one_plan_larger_than_the_staging_buffer_goes_in_parts(store, disk):
