@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -38,8 +39,8 @@ class Core:
     def settle(self, done: Sequence[Move], failed: Sequence[Move]) -> list[Move]:
         """Report moves to the placement and count them; returns follow-up drops."""
         with self.lock:
-            for move in done:
-                self.metrics.add(_counter(move, len(self.tiers)))
+            for name, count in Counter(_counter(move, len(self.tiers)) for move in done).items():
+                self.metrics.add(name, count)
             self.metrics.add("lost_blocks", sum(not move.keep and move.dst is not None for move in failed))
             follow = self.placement.commit(done) + self.placement.abort(failed)
             self.lock.notify_all()

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple, NewType
 
@@ -87,24 +88,29 @@ class Namespace:
     @property
     def root(self) -> BlockHash:
         """The parent of every first block. Fields are length-prefixed, so none can run into the next."""
-        spec = self.spec
-        fields: list[tuple[str, bytes]] = [
-            ("weights", self.weights.encode()),
-            ("revision", self.revision.encode()),
-            ("adapter", self.adapter.encode()),
-            ("layout", self.layout.encode()),
-            ("dtype", spec.dtype.encode()),
-            ("layers", str(spec.layers).encode()),
-            ("kv_heads", str(spec.kv_heads).encode()),
-            ("head_dim", str(spec.head_dim).encode()),
-            ("block_tokens", str(spec.block_tokens).encode()),
-            ("salt", self.salt),
-        ]
-        digest = blake2b(digest_size=HASH_BYTES, person=_ROOT_PERSON)
-        for name, value in fields:
-            digest.update(len(name).to_bytes(4, "little") + name.encode())
-            digest.update(len(value).to_bytes(8, "little") + value)
-        return BlockHash(digest.digest())
+        return _root_of(self)
+
+
+@lru_cache(maxsize=64)  # asked for with every prompt
+def _root_of(namespace: Namespace) -> BlockHash:
+    spec = namespace.spec
+    fields: list[tuple[str, bytes]] = [
+        ("weights", namespace.weights.encode()),
+        ("revision", namespace.revision.encode()),
+        ("adapter", namespace.adapter.encode()),
+        ("layout", namespace.layout.encode()),
+        ("dtype", spec.dtype.encode()),
+        ("layers", str(spec.layers).encode()),
+        ("kv_heads", str(spec.kv_heads).encode()),
+        ("head_dim", str(spec.head_dim).encode()),
+        ("block_tokens", str(spec.block_tokens).encode()),
+        ("salt", namespace.salt),
+    ]
+    digest = blake2b(digest_size=HASH_BYTES, person=_ROOT_PERSON)
+    for name, value in fields:
+        digest.update(len(name).to_bytes(4, "little") + name.encode())
+        digest.update(len(value).to_bytes(8, "little") + value)
+    return BlockHash(digest.digest())
 
 
 class Label(NamedTuple):

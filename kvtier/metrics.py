@@ -12,6 +12,8 @@ COUNTERS = {
     "puts": "calls of put",
     "new_blocks": "blocks taken up by put",
     "refused_blocks": "blocks that put could not find room for in time",
+    "dropped_demotions": "blocks that put gave up instead of letting them sink, because the background was behind",
+    "skipped_copies": "blocks that write on insertion did not copy down, because too many copies were queued",
     "promoted_blocks": "blocks copied to a faster tier",
     "demoted_blocks": "blocks that sank to a slower tier",
     "copied_blocks": "blocks copied to the last tier by flush, close or write on insertion",

@@ -56,6 +56,10 @@ class Placement:
         """Places taken in a tier: blocks held, arriving and leaving."""
         return self._used[tier]
 
+    def free_blocks(self, tier: int) -> int:
+        """Places of a tier that are not taken."""
+        return max(0, self._rules[tier].capacity_blocks - self._used[tier])
+
     def match(self, keys: Sequence[BlockHash]) -> Match:
         """See ``PrefixIndex.match``."""
         return self.index.match(keys)
@@ -75,7 +79,9 @@ class Placement:
 
     # Plans
 
-    def plan_write(self, chain: Chain, dst: int = 0, *, hold: Sequence[BlockHash] = ()) -> list[Move]:
+    def plan_write(
+        self, chain: Chain, dst: int = 0, *, hold: Sequence[BlockHash] = (), demote: bool = True
+    ) -> list[Move]:
         """Orders to take up the blocks of a chain that are not held, as far as room can be made.
 
         The chain may start anywhere in its prompt as long as the parent of its first block is
@@ -85,10 +91,12 @@ class Placement:
             chain: Blocks to place.
             dst: The tier that takes new blocks.
             hold: Further names that must not be dropped for it, such as the rest of the prompt.
+            demote: Let victims sink. Else room is made by drops alone: copies of what another tier
+                holds first, then leaves of the forest. O(blocks in ``dst``).
         """
         new: list[Move] = []
         before = [label.parent for label in chain.labels[:1]]  # of a chain that starts mid-prompt
-        with Sweep(self._books, [*before, *chain.keys, *hold], may_sink=True) as sweep:
+        with Sweep(self._books, [*before, *chain.keys, *hold], may_sink=True, demote=demote) as sweep:
             for key, label in zip(chain.keys, chain.labels, strict=True):
                 node = self.index.get(key)
                 if node is None:
@@ -301,10 +309,11 @@ class Placement:
         """Once nothing is in flight: order the drop of doomed copies, or let a dead node go."""
         if node.moves:
             return []
+        if not node.doomed:
+            self.index.sweep_out(node)
+            return []
         drops = [Move(node.key, tier, None) for tier in range(self.num_tiers) if node.doomed >> tier & 1]
         node.moves = len(drops)
-        if not drops:
-            self.index.sweep_out(node)
         return drops
 
     def _shrink(self, tier: int, leaving: int) -> list[Move]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Self
+from functools import partial
+from typing import NamedTuple, Self
 
 from kvtier.hashing import BlockHash
 from kvtier.index import Node, PrefixIndex
 from kvtier.policy.base import EvictionPolicy
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """One copy to make. ``src`` is None for a new block, ``dst`` is None for a drop."""
 
     key: BlockHash
@@ -58,15 +58,26 @@ class Books:
 
 
 class Sweep:
-    """Making room during one plan: one pass over each tier's policy, victims worst first."""
+    """Making room during one plan: one pass over each tier's policy, victims worst first.
 
-    def __init__(self, books: Books, protected: Sequence[BlockHash], *, may_sink: bool = False) -> None:
+    Args:
+        books: Whose tiers.
+        protected: Names that are not dropped for the plan.
+        may_sink: Those may still leave a tier if another one holds or takes them.
+        demote: Victims sink where there is room below. Else they are dropped: first whatever lies in
+            another tier too, in a second pass the leaves of the forest.
+    """
+
+    def __init__(
+        self, books: Books, protected: Sequence[BlockHash], *, may_sink: bool = False, demote: bool = True
+    ) -> None:
         self._books = books
         self._protected = set(protected)
         self._may_sink = may_sink
+        self._demote = demote
         self._moves: list[Move] = []
-        self._spare = [0] * len(books.rules)
-        """Places set aside for victims of the tier above and not used yet."""
+        self._spare = [0] * (len(books.rules) + 1)
+        """Places set aside for victims of the tier above and not used yet; none below the last."""
         self._victims: list[Generator[BlockHash] | None] = [None] * len(books.rules)
         self._stack = ExitStack()
 
@@ -75,7 +86,7 @@ class Sweep:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-        for tier, unused in enumerate(self._spare):
+        for tier, unused in enumerate(self._spare[:-1]):
             self._books.used[tier] -= unused
 
     def orders(self) -> list[Move]:
@@ -90,8 +101,7 @@ class Sweep:
             return True
         victims = self._victims[tier]
         if victims is None:
-            victims = books.rules[tier].policy.evict(lambda key: self._may_leave(key, tier))
-            self._victims[tier] = self._stack.enter_context(closing(victims))
+            victims = self._victims[tier] = self._stack.enter_context(closing(self._leavers(tier)))
         victim = next(victims, None)
         if victim is None:
             return False
@@ -99,7 +109,14 @@ class Sweep:
         books.used[tier] += 1  # the victim's place is freed by its commit, ours starts now
         return True
 
-    def _may_leave(self, key: BlockHash, tier: int) -> bool:
+    def _leavers(self, tier: int) -> Generator[BlockHash]:
+        """Who leaves a tier, in this order."""
+        passes = [self._may_leave] if self._demote else [self._lies_elsewhere, self._may_leave]
+        for may_leave in passes:
+            with closing(self._books.rules[tier].policy.evict(partial(may_leave, tier))) as victims:
+                yield from victims
+
+    def _may_leave(self, tier: int, key: BlockHash) -> bool:
         node = self._books.index[key]
         protected = key in self._protected
         if node.leases or node.moves or (protected and not self._may_sink):
@@ -108,12 +125,13 @@ class Sweep:
             return True
         return not protected and node.is_leaf
 
+    def _lies_elsewhere(self, tier: int, key: BlockHash) -> bool:
+        return bool(self._books.index[key].tiers & ~(1 << tier)) and self._may_leave(tier, key)
+
     def _room_below(self, tier: int) -> bool:
         """One place in the next tier is set aside for a victim of this one, if there can be one."""
         below = tier + 1
-        if below == len(self._spare):
-            return False
-        if not self._spare[below] and self.reserve(below):
+        if not self._spare[below] and below < len(self._victims) and self._demote and self.reserve(below):
             self._spare[below] += 1
         return self._spare[below] > 0
 

@@ -103,8 +103,8 @@ GROUPS: tuple[Group, ...] = (
             Mutant("parent = namespace.root", "parent = BlockHash(bytes(32))", "all models share blocks"),
             Mutant("person=_BLOCK_PERSON", "person=_ROOT_PERSON", "a block can pass for a root; old stores unreadable"),
             Mutant('len(value).to_bytes(8, "little") + value', "value", "one field runs into the next"),
-            Mutant('("salt", self.salt),', "", "tenants share blocks"),
-            Mutant('("adapter", self.adapter.encode()),', "", "adapters share blocks"),
+            Mutant('("salt", namespace.salt),', "", "tenants share blocks"),
+            Mutant('("adapter", namespace.adapter.encode()),', "", "adapters share blocks"),
             Mutant('("dtype", spec.dtype.encode()),', "", "dtypes share blocks"),
             Mutant("len(array) // block_tokens", "-(-len(array) // block_tokens)", "a partial tail gets a name"),
             Mutant('array.astype("<u4"', 'array.astype(">u4"', "names depend on the byte order"),
@@ -301,6 +301,8 @@ GROUPS: tuple[Group, ...] = (
             Mutant("        if node.moves:\n            return []\n", "", "a doomed block is dropped under a move"),
             Mutant("node.moves = len(drops)", "node.moves = 0", "a name is free before its drop is over"),
             Mutant("*hold], may_sink=True", "*hold], may_sink=False", "a prompt ends where the fastest tier does"),
+            Mutant("demote=demote) as sweep", "demote=True) as sweep", "victims sink though told not to"),
+            Mutant("max(0, self._rules[tier].capacity_blocks", "max(-9, self._rules[tier].capacity_blocks", "a debt"),
         ),
     ),
     Group(
@@ -322,16 +324,18 @@ GROUPS: tuple[Group, ...] = (
             Mutant("if node.leases or node.moves", "if node.moves", "a leased block is evicted"),
             Mutant("node.leases or node.moves or", "node.leases or", "a block in flight is evicted"),
             Mutant("if node.tiers & ~(1 << tier) or self", "if self", "a block held elsewhere too finds no way out"),
+            Mutant(
+                "[self._lies_elsewhere, self._may_leave]", "[self._may_leave]", "lost, though a copy could have gone"
+            ),
+            Mutant("[self._lies_elsewhere, self._may_leave]", "[self._lies_elsewhere]", "nothing is ever lost for it"),
+            Mutant("and self._may_leave(tier, key)", "", "a leased copy is dropped because there is another"),
+            Mutant(" and self._demote and", " and", "room is made below for those who do not sink"),
             Mutant("return not protected and node.is_leaf", "return not protected", "a parent before its child"),
             Mutant("return not protected and node.is_leaf", "return False", "a full store stays full"),
             Mutant("(protected and not self._may_sink)", "False", "a promotion makes room with its own chain"),
             Mutant("return not protected and node.is_leaf", "return node.is_leaf", "a prompt drops its own head"),
-            Mutant(
-                "if below == len(self._spare):\n            return False",
-                "if False:\n            pass",
-                "below the last",
-            ),
-            Mutant("if not self._spare[below] and self", "if self", "two blocks leave for one place"),
+            Mutant("below < len(self._victims) and ", "", "below the last"),
+            Mutant("if not self._spare[below] and below", "if below", "two blocks leave for one place"),
             Mutant("if node.tiers & ~(1 << tier) or not self", "if not self", "a block is moved to where it is"),
             Mutant("self._spare[tier + 1] -= 1", "pass", "one place below for two victims"),
             Mutant(
@@ -385,6 +389,73 @@ GROUPS: tuple[Group, ...] = (
             Mutant("end = min(ends)", "end = max(ends)", "blocks behind a gap are served"),
             Mutant("ends[positions[count]] = error", "ends[count] = error", "the run ends at the wrong block"),
             Mutant("share = chain.picked(positions)", "share = chain.part(0, len(positions))", "blocks of other tiers"),
+        ),
+    ),
+    Group(
+        file="kvtier/transfer.py",
+        tests=("tests/test_transfer.py",),
+        mutants=(
+            Mutant("sorted(moves, key=_turn)", "moves", "a place is used before another plan frees it"),
+            Mutant("return 0, 0, -move.src", "return 3, 0, -move.src", "drops come after those who need their places"),
+            Mutant("+ 1, -move.dst", "+ 1, move.dst", "upper tiers move first"),
+            Mutant("int(move.dst < move.src)", "int(move.dst > move.src)", "promotions come before departures"),
+            Mutant("0 < num_durable < len", "0 < num_durable <= len", "a full batch waits for more"),
+            Mutant("if not 0 < num_durable <", "if not num_durable <", "what no disk takes waits as well"),
+            Mutant(
+                "if not 0 < num_durable < len(self._staging.blocks):", "if True:", "every put is a commit of its own"
+            ),
+            Mutant("begin_by = 0.0 if urgent else", "begin_by =", "a prefetch waits for others"),
+            Mutant("min(each.begin_by", "max(each.begin_by", "one who does not hurry holds up one who does"),
+            Mutant("each.begin_by = 0.0", "pass", "whoever waits, waits for the batch to fill"),
+            Mutant("if batch and max(", "if max(", "a plan larger than the buffer is never begun"),
+            Mutant("if batch and max(arrivals.values(), default=0) >", "if False and 0 >", "a batch without a bound"),
+            Mutant("self._working = bool(batch)", "self._working = True", "the thread ends and nobody starts it again"),
+            Mutant("self.num_pending -= len(batch)", "self.num_pending -= 1", "ended submissions count as pending"),
+            Mutant("move in done for move in self.moves", "True for _ in done", "one counts what others moved"),
+            Mutant(
+                "(broken[move] for move in self.moves if move in broken)", "iter(broken.values())", "others' errors"
+            ),
+            Mutant("if self.finished is not None:", "if self.finished and not broken:", "places are owed for ever"),
+            Mutant("broken.update(dict.fromkeys(lane, exc))", "raise", "one bad move takes all others along"),
+            Mutant("for error in broken.values():", "for error in ():", "what broke for the caller is not raised"),
+            Mutant("if self._closed:", "if False:", "moves are queued for a thread that is gone"),
+            Mutant("run[start : start + step]", "run[start : start + step + 1]", "a block is moved twice"),
+            Mutant("if not move.keep])", "])", "a copy loses its source"),
+        ),
+    ),
+    Group(
+        file="kvtier/writer.py",
+        tests=("tests/test_store.py", "tests/test_store_faults.py", "tests/test_transfer.py"),
+        mutants=(
+            Mutant("count - self._core.placement.free_blocks(0)", "count", "free places do not count"),
+            Mutant("free_blocks(0) <= self._behind", "free_blocks(0) < self._behind", "the last place is never used"),
+            Mutant("free_blocks(0) <= self._behind", "free_blocks(0) <= 2 * self._behind", "more owed than set aside"),
+            Mutant(
+                "return True\n        self._mover.hurry()", "return True", "a put waits for a batch that waits for more"
+            ),
+            Mutant(
+                "demote=demote)\n        new =", "demote=True)\n        new =", "a put owes more than was set aside"
+            ),
+            Mutant("placement.index.nodes[move.key].dead for", "True for", "what lies elsewhere counts as given up"),
+            Mutant('"dropped_demotions", lost', '"dropped_demotions", 0', "nobody is told"),
+            Mutant("self._owed += _leaving(later)", "pass", "places are used twice"),
+            Mutant("self._owed -= places", "pass", "places are owed for ever"),
+            Mutant("        finally:  # also", "        except TierError:  # also", "a put leaves its books open"),
+            Mutant("new[:room]", "new", "copies are queued without bound"),
+            Mutant("max(0, len(new) - room)", "0", "left out, and nobody is told"),
+            Mutant("self._copies -= count", "pass", "after a while nothing is copied any more"),
+            Mutant("if len(new) < len(part):", "if False:", "a block gets another's bytes"),
+            Mutant("if len(new) == missing:", "if new:", "a put ends though it could go on"),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/copying.py",
+        tests=("tests/tiers/test_copying.py",),
+        mutants=(
+            Mutant("for _ in range(lanes - 1)", "for _ in range(lanes)", "one lane too many"),
+            Mutant("wait(futures)", "pass", "the caller goes on while others copy"),
+            Mutant("interrupted.set()\n            for", "for", "copies go on after an interrupt"),
+            Mutant("raise error or errors[0]", "raise errors[0]", "an error of the caller's own lane is another"),
         ),
     ),
     Group(

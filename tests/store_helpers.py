@@ -30,6 +30,9 @@ SPEC = KVSpec(layers=1, kv_heads=1, head_dim=8, dtype="float32", block_tokens=TO
 BLOCK = SPEC.block_bytes
 NAMESPACE = Namespace(spec=SPEC, weights="w")
 
+#: What a busy machine delays must not decide what a test sees.
+PATIENT = {"put_patience_s": 10.0}
+
 
 def tokens(word):
     return [ord(letter) for letter in word for _ in range(TOKENS)]
@@ -52,13 +55,13 @@ def make(path=None, *, device=0, host=0, disk=0, namespace=NAMESPACE, **options)
     """A store by ``open_store``; sizes in blocks. Moves between tiers go through a buffer of three."""
     sizes = {"device": device * BLOCK, "host": host * BLOCK, "disk": disk * BLOCK}
     with patch("kvtier.transfer.STAGING_BYTES", 3 * BLOCK):
-        return open_store(path, namespace, **sizes, **options)
+        return open_store(path, namespace, **sizes, **PATIENT | options)
 
 
 def make_over(*tiers, **options):
     """A store over tiers of one's own."""
     with patch("kvtier.transfer.STAGING_BYTES", 3 * BLOCK):
-        return TieredStore(tiers, NAMESPACE, **options)
+        return TieredStore(tiers, NAMESPACE, **PATIENT | options)
 
 
 def memory(name, blocks):

@@ -110,6 +110,80 @@ def test_a_leaving_block_keeps_its_place_until_it_is_gone():
     assert used(placement) == [1, 1]
 
 
+# Room by drops alone
+
+
+def by_drops(placement, text, **options):
+    return show(placement.plan_write(chain(text), demote=False, **options))
+
+
+def test_without_demotion_the_oldest_leaf_is_dropped_though_there_is_room_below():
+    placement = make(3, 3)
+    put(placement, "ab")
+    put(placement, "c")
+
+    assert by_drops(placement, "x") == ["ab:0>-", "x:->0"]
+
+
+def test_without_demotion_a_parent_follows_its_child():
+    placement = make(2, 3)
+    put(placement, "ab")
+
+    assert by_drops(placement, "xy") == ["ab:0>-", "a:0>-", "x:->0", "xy:->0"]
+
+
+def test_without_demotion_what_lies_elsewhere_too_is_dropped_first():
+    placement = make(3, 3, durable=[1])
+    put(placement, "c", dst=1)
+    put(placement, "ab")
+    carry_out(placement, placement.plan_promote(keys("c")))
+
+    assert by_drops(placement, "xy") == ["c:0>-", "ab:0>-", "x:->0", "xy:->0"]
+
+
+def test_without_demotion_a_parent_of_what_lies_below_stays():
+    placement = make(1, 3)
+    put(placement, "a")
+    put(placement, "ab", dst=1)
+
+    assert by_drops(placement, "x") == []
+
+
+def test_without_demotion_leased_blocks_and_blocks_in_flight_stay():
+    placement = make(2, 3)
+    put(placement, "a")
+    placement.lease(keys("a"), "me", 1.0)
+    placement.plan_write(chain("b"))
+
+    assert by_drops(placement, "x") == []
+
+
+def test_without_demotion_a_leased_copy_stays_though_there_is_another():
+    placement = make(1, 3, durable=[1])
+    put(placement, "a", dst=1)
+    carry_out(placement, placement.plan_promote(keys("a")))
+    placement.lease(keys("a"), "me", 1.0)
+
+    assert by_drops(placement, "x") == []
+
+
+def test_without_demotion_a_prompt_does_not_drop_its_own_head():
+    placement = make(2, 3)
+    put(placement, "ab")
+
+    assert by_drops(placement, "abc") == by_drops(placement, "x", hold=keys("ab")) == []
+
+
+def test_free_places_are_those_not_taken():
+    placement = make(2, 1)
+    put(placement, "a")
+    write(placement, "b")
+
+    assert [placement.free_blocks(tier) for tier in (0, 1)] == [0, 1]
+    write(placement, "c")  # and a sinks
+    assert [placement.free_blocks(tier) for tier in (0, 1)] == [0, 0]
+
+
 # Who may leave
 
 

@@ -152,6 +152,14 @@ class PlacementMachine(RuleBasedStateMachine):
         part = chain(text, start=min(start, len(text) - 1))
         self.plan(lambda: self.placement.plan_write(part, place % len(self.held)), part.keys, may_sink=True)
 
+    @rule(text=prompts)
+    def write_by_drops(self, text):
+        moves = self.plan(lambda: self.placement.plan_write(chain(text), demote=False), keys(text), may_sink=True)
+
+        assert all(move.src in {None, 0} and None in {move.src, move.dst} for move in moves), "nobody sinks"
+        lone = [sum(word(move.key) in tier for tier in self.held) == 1 for move in moves if move.src == 0]
+        assert lone == sorted(lone), "what lies elsewhere too is dropped before what is lost"
+
     @precondition(lambda self: any(self.held[1:]))
     @rule(pick=picks, place=places)
     def promote(self, pick, place):

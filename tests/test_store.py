@@ -1,5 +1,6 @@
 """The store over small real tiers: what it serves, where it keeps it, and what it says about it."""
 
+import itertools
 import logging
 import random
 
@@ -259,6 +260,16 @@ def test_what_does_not_fit_is_refused_and_the_head_is_kept():
     with make(host=2) as store:
         assert save(store, "abcd") == Stored(num_new=2, num_refused=2)
         assert fetch(store, "abcd").num_blocks == 2
+
+
+def test_a_plan_that_takes_up_a_part_is_followed_by_another(monkeypatch):
+    with make(host=2) as store:
+        plan, sizes = store._core.placement.plan_write, itertools.count(1)
+        monkeypatch.setattr(
+            store._core.placement, "plan_write", lambda part, **options: plan(part.part(0, next(sizes)), **options)
+        )
+
+        assert save(store, "ab") == Stored(num_new=2, num_refused=0)
 
 
 def test_write_on_insertion_copies_to_the_last_tier_at_once(tmp_path):

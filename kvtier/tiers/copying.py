@@ -32,7 +32,7 @@ class Striper:
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=f"kvtier-{name}")
 
     def run(self, count: int, work: Callable[[Iterator[int]], None], lanes: int) -> None:
-        """Call ``work`` on some threads, each with an iterator over what is left of ``range(count)``.
+        """Call ``work`` here and on other threads, each with an iterator over what is left of ``range(count)``.
 
         The indices are handed out in order, one at a time, so threads end together. Returns when
         all are done.
@@ -40,7 +40,8 @@ class Striper:
         Args:
             count: Size of the batch.
             work: Called once a lane.
-            lanes: How many at a time, at most one a thread; one is the calling thread itself.
+            lanes: How many at a time, at most one a thread; the first is the calling thread itself, which
+                saves a wait for another to wake up.
 
         Raises:
             BaseException: The first lane's exception, or an interrupt, after every lane has ended.
@@ -49,7 +50,7 @@ class Striper:
         if lanes <= 1:
             work(iter(range(count)))
             return
-        interrupted, busy = threading.Event(), [threading.Lock() for _ in range(lanes)]
+        interrupted, busy = threading.Event(), [threading.Lock() for _ in range(lanes - 1)]
         left = _Shared(range(count), interrupted)
 
         def lane(lock: threading.Lock) -> None:
@@ -58,6 +59,7 @@ class Striper:
 
         try:
             futures = [self._pool.submit(lane, lock) for lock in busy]
+            error = _error_of(work, left)
             wait(futures)
         except BaseException:  # Ctrl-C: the caller is about to reuse memory that lanes are copying to
             interrupted.set()
@@ -65,13 +67,21 @@ class Striper:
                 with lock:
                     pass
             raise
-        errors = [error for future in futures if (error := future.exception()) is not None]
-        if errors:
-            raise errors[0]
+        errors = [each for future in futures if (each := future.exception()) is not None]
+        if error is not None or errors:
+            raise error or errors[0]
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(wait=True)
+
+
+def _error_of(work: Callable[[Iterator[int]], None], left: Iterator[int]) -> Exception | None:
+    try:
+        work(left)
+    except Exception as exc:  # noqa: BLE001  (raised again once the other lanes have ended)
+        return exc
+    return None
 
 
 class _Shared:

@@ -49,6 +49,31 @@ def test_a_large_batch_runs_on_all_threads_at_once(striper):
     striper.run(9, lambda _: together.wait(), 3)
 
 
+def test_the_calling_thread_is_one_of_the_lanes(striper):
+    together, threads = threading.Barrier(3, timeout=60), []
+
+    def work(_):
+        together.wait()
+        threads.append(threading.current_thread())
+
+    striper.run(9, work, 3)
+
+    assert threading.current_thread() in threads
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_in_any_lane_is_raised(striper, failing):
+    together, here = threading.Barrier(2, timeout=60), threading.current_thread()
+
+    def work(_):
+        together.wait()
+        if (threading.current_thread() is here) == bool(failing):
+            raise ValueError("lane")
+
+    with pytest.raises(ValueError, match="lane"):
+        striper.run(2, work, 2)
+
+
 def test_a_lane_that_is_held_up_leaves_the_rest_to_the_others(striper):
     done, others_done = [], threading.Event()
 
