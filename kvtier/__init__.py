@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kvtier.config import parse_size
     from kvtier.errors import (
+        BlockRefusedError,
         ConfigError,
         CorruptBlockError,
         KVTierError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kvtier.spec import KVSpec
     from kvtier.store import Flushed, Hit, Stored, TieredStore
     from kvtier.tiers.disk import LMDBTier
+    from kvtier.tiers.encoded import EncodedTier
     from kvtier.tiers.memory import MemoryTier
     from kvtier.transfer import Transfer
 
@@ -33,8 +35,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BlockHash",
+    "BlockRefusedError",
     "ConfigError",
     "CorruptBlockError",
+    "EncodedTier",
     "Flushed",
     "Hit",
     "KVSpec",
@@ -67,6 +71,7 @@ _MODULES = (
     "opening",
     "tiers.memory",
     "tiers.disk",
+    "tiers.encoded",
 )
 
 

@@ -20,7 +20,7 @@ from itertools import compress, groupby
 import torch
 
 from kvtier.core import Core
-from kvtier.errors import CorruptBlockError, TierError
+from kvtier.errors import BlockRefusedError, CorruptBlockError, TierError
 from kvtier.hashing import BlockHash, Label
 from kvtier.placement import Move
 
@@ -153,9 +153,9 @@ class Mover:
                 list(compress(self._staging.blocks, read)),
                 list(compress(labels, read)),
             )
-        except TierError:
+        except TierError as exc:
             self._core.count_error(dst)
-            good = []
+            good = [move for move in good if isinstance(exc, BlockRefusedError) and move.key not in exc.keys]
         arrived = {move.key for move in good}
         self._delete(src, [move.key for move in lane if not move.keep])
         failed = [move for move in lane if move.key not in arrived]

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 
 from kvtier.core import Core
-from kvtier.errors import TierError
+from kvtier.errors import BlockRefusedError, TierError
 from kvtier.hashing import Chain
 from kvtier.placement import Move
 from kvtier.tiers.base import Tier
@@ -69,9 +70,10 @@ class Writer:
                         return num_new
                     new, rest = self._plan(part, chain)
                     waited_for = self._mover.num_pending
-                if not self._take_up(new, rest, part, bufs):
+                taken = self._take_up(new, rest, part, bufs)
+                num_new += taken
+                if taken < len(new):
                     return num_new
-                num_new += len(new)
                 if not new and not (waited_for and self._wait_for_progress(deadline)):
                     return num_new
         return num_new
@@ -95,8 +97,11 @@ class Writer:
             remaining = deadline - time.monotonic()
             return remaining > 0 and (not self._mover.num_pending or self._core.lock.wait(remaining))
 
-    def _take_up(self, new: list[Move], rest: list[Move], part: Chain, blocks: Sequence[torch.Tensor]) -> bool:
-        """Write new blocks now; make their room before (nothing set aside) or in the background."""
+    def _take_up(self, new: list[Move], rest: list[Move], part: Chain, blocks: Sequence[torch.Tensor]) -> int:
+        """Write new blocks now; make their room before (nothing set aside) or in the background.
+
+        Returns how many are held: those before the first that the tier did not take.
+        """
         quick = [move for move in rest if not self._behind or (move.src == 0 and move.dst is None)]
         self._mover.carry(quick)
         self._pay(_leaving(quick))
@@ -109,10 +114,11 @@ class Writer:
                 [part.labels[i] for i in chosen],
             )
             follow = self._core.settle(new, [])
-        except TierError:
+        except TierError as exc:
             self._core.count_error(0)
-            follow = self._core.settle([], new)
-            new = []
+            stored = [move for move in new if isinstance(exc, BlockRefusedError) and move.key not in exc.keys]
+            follow = self._core.settle(stored, [move for move in new if move not in stored])
+            new = list(takewhile(lambda move: move in stored, new))
         slow = [move for move in rest if move not in quick]
         owed = _leaving(slow)
         self._mover.submit(slow + follow, (lambda: self._pay(owed)) if owed else None)
@@ -120,7 +126,7 @@ class Writer:
             with self._core.lock:
                 copies = self._core.placement.plan_copy_down([move.key for move in new])
             self._mover.submit(copies)
-        return len(new) == len(wanted)
+        return len(new)
 
     def _reachable(self, blocks: list[torch.Tensor]) -> list[torch.Tensor]:
         """The blocks where the fastest tier can read them: a disk reads host memory only."""

@@ -12,7 +12,8 @@ saved, so a hit equals the same two-step prefill without a store, bit for bit. I
 equal a prefill in one step, because matrix kernels are chosen by shape; the difference is
 that of the engine's own prefix cache. ``chunk_tokens`` removes it: then prompts are always
 computed in pieces that end at multiples of ``chunk_tokens``, and a hit is used up to such a
-multiple, so output with any mix of hits equals output without a store, bit for bit.
+multiple, so output with any mix of hits equals output without a store, bit for bit. Both hold for
+exact storage formats of the disk tier, not for ``fp8``, ``int8`` and ``int4``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import inspect
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ import torch
 from transformers import PreTrainedModel
 
 from kvtier.errors import ConfigError, SpecMismatchError, TokenError
+from kvtier.formats.base import engine_layout
 from kvtier.hashing import Namespace, token_array
 from kvtier.integrations.arena import Arena
 from kvtier.integrations.cache import BufferedLayer, block_views, buffered_cache
@@ -152,10 +154,11 @@ class CachedLM:
             chunk_tokens: As for the constructor.
             adapter: Name and digest of a LoRA in effect that is not part of the weights.
             salt: A tenant's secret.
-            sizes: ``device``, ``host``, ``disk`` and other arguments of ``kvtier.open_store``.
+            sizes: ``device``, ``host``, ``disk``, ``disk_format`` and other arguments of ``kvtier.open_store``.
         """
         names = namespace_of(model, block_tokens=block_tokens, chunk_tokens=chunk_tokens, adapter=adapter, salt=salt)
-        return cls(model, open_store(directory, names, **sizes), chunk_tokens=chunk_tokens, _names=names)
+        store = open_store(directory, names, **sizes)
+        return cls(model, store, chunk_tokens=chunk_tokens, _names=store.namespace)
 
     def prefill(self, prompt: Sequence[int], *, max_new_tokens: int = 0) -> Prefill:
         """Compute what the store does not have of a prompt, and save it.
@@ -329,8 +332,8 @@ def _check_chunk(chunk_tokens: int | None, block_tokens: int) -> None:
 
 
 def _check_namespace(model: PreTrainedModel, store: TieredStore, chunk_tokens: int | None) -> None:
-    """Refuse a store whose blocks this model did not make; adapter and salt are the caller's word."""
-    own = store.namespace
+    """Refuse a store whose blocks this model did not make; adapter, salt and storage format are the caller's word."""
+    own = replace(store.namespace, layout=engine_layout(store.namespace.layout))
     needed = namespace_of(
         model, block_tokens=own.spec.block_tokens, chunk_tokens=chunk_tokens, adapter=own.adapter, salt=own.salt
     )
