@@ -155,7 +155,9 @@ def test_a_tier_of_another_block_size_is_refused():
 def test_a_refused_block_is_named_and_the_others_are_stored(caplog):
     with closing(in_memory(codec_for("int8", SPEC))) as tier, caplog.at_level(logging.WARNING, "kvtier"):
         part = chain(1, 2, 3)
-        with pytest.raises(BlockRefusedError, match=f"dram: int8 cannot keep 1 of 3 blocks; block {part.keys[1].hex()[:12]}: the keys") as caught:
+        with pytest.raises(
+            BlockRefusedError, match=f"dram: int8 cannot keep 1 of 3 blocks; block {part.keys[1].hex()[:12]}: the keys"
+        ) as caught:
             put(tier, 1, 2, 3, bad=[2])
 
         assert caught.value.keys == {part.keys[1]}
