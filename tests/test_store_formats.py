@@ -87,13 +87,13 @@ def test_a_directory_of_one_format_is_refused_by_another_and_left_alone(tmp_path
     names = Namespace(spec=LARGE, weights="w")
     given = as_bytes(like_kv(LARGE))
     with open_store(tmp_path, names, host=0, disk="1 MiB", disk_format=first) as store:
-        store.put(tokens("a"), [given])
+        store.put(tokens("aaaa"), [given])
 
     with pytest.raises(SpecMismatchError, match=r"was it written with another disk_format\?"):
         open_store(tmp_path, names, host=0, disk="1 MiB", disk_format=second)
 
     with open_store(tmp_path, names, host=0, disk="1 MiB", disk_format=first) as store:
-        assert store.get(tokens("a"), [torch.zeros_like(given)]).num_blocks == 1
+        assert store.get(tokens("aaaa"), [torch.zeros_like(given)]).num_blocks == 1
 
 
 @pytest.mark.parametrize(("first", "second"), [("raw", "lossless"), ("lossless", "raw"), ("int8", "int4")])
