@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kvtier.answers import Flushed, Hit, Stored
     from kvtier.config import parse_size
     from kvtier.errors import (
+        BlockRefusedError,
         ConfigError,
         CorruptBlockError,
         KVTierError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from kvtier.store import TieredStore
     from kvtier.streaming import Stream
     from kvtier.tiers.disk import LMDBTier
+    from kvtier.tiers.encoded import EncodedTier
     from kvtier.tiers.memory import MemoryTier
     from kvtier.transfer import Transfer
 
@@ -36,8 +38,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BlockHash",
+    "BlockRefusedError",
     "ConfigError",
     "CorruptBlockError",
+    "EncodedTier",
     "Flushed",
     "Hit",
     "KVSpec",
@@ -74,6 +78,7 @@ _MODULES = (
     "opening",
     "tiers.memory",
     "tiers.disk",
+    "tiers.encoded",
 )
 
 

@@ -9,6 +9,7 @@
     ├── CorruptBlockError                       a stored record is not what its name says; has .key
     └── TierError                               a tier could not do its job; has .tier
         ├── TierFullError                       no room left
+        ├── BlockRefusedError                   blocks that a storage format cannot keep; has .keys
         ├── TierClosedError                     used after close(), or in a forked child
         └── TierUnavailableError (OSError)      disk gone or full, device lost, timed out
 
@@ -72,6 +73,17 @@ class TierError(KVTierError):
 
 class TierFullError(TierError):
     """The batch does not fit; nothing of it was stored."""
+
+
+class BlockRefusedError(TierError):
+    """Blocks of a batch that the tier's storage format cannot keep; the others are stored."""
+
+    def __init__(self, tier: str, reason: str, keys: frozenset[bytes]) -> None:
+        super().__init__(tier, reason)
+        self.keys = keys
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, frozenset[bytes]]]:  # type: ignore[override]
+        return type(self), (self.tier, self.reason, self.keys)
 
 
 class TierClosedError(TierError):

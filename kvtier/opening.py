@@ -8,11 +8,15 @@ from typing import Any
 import torch
 
 from kvtier.config import parse_size
-from kvtier.errors import ConfigError
+from kvtier.errors import ConfigError, SpecMismatchError
+from kvtier.formats.base import Codec, in_format
+from kvtier.formats.choice import codec_for
 from kvtier.hashing import Namespace
+from kvtier.spec import KVSpec
 from kvtier.store import TieredStore
 from kvtier.tiers.base import Tier
 from kvtier.tiers.disk import LMDBTier
+from kvtier.tiers.encoded import EncodedTier
 from kvtier.tiers.memory import MemoryTier
 
 
@@ -24,6 +28,8 @@ def open_store(
     host: int | str = "1 GiB",
     disk: int | str = "8 GiB",
     on: str | torch.device = "cpu",
+    disk_format: str = "raw",
+    disk_budget: float | None = None,
     **options: Any,
 ) -> TieredStore:
     """A store over up to three tiers: device memory, host memory, and a directory on NVMe.
@@ -36,41 +42,65 @@ def open_store(
         disk: Size of the disk tier; 0 leaves it out.
         on: The device of the device tier; ``"cpu"`` is a stand-in for a GPU. With a CUDA device
             the host tier is page-locked.
+        disk_format: How blocks are written down on disk: ``"raw"``, as they are; ``"lossless"``, exact
+            and smaller; ``"fp8"``, ``"int8"``, ``"int4"``, smaller still and **not exact**. See
+            docs/formats.md. For all but ``"raw"`` the store's namespace is one of its own, so a
+            directory serves the blocks of one format only.
+        disk_budget: With ``"lossless"``: share of its raw bytes that a block may take, see
+            ``kvtier.formats.lossless.Lossless``.
         options: Passed on to ``TieredStore``.
 
     Returns:
         An open store; use it as a context manager, or call ``close``.
 
     Raises:
-        ConfigError: No tier has room for a block, or the directory cannot be used.
-        SpecMismatchError: The directory holds blocks of another geometry.
+        ConfigError: No tier has room for a block, the directory cannot be used, or the format cannot.
+        SpecMismatchError: The directory holds blocks of another geometry, or in another format.
     """
     spec = namespace.spec
     sizes = {"device": parse_size(device), "host": parse_size(host), "disk": parse_size(disk)}
     if sizes["disk"] and directory is None:
         raise ConfigError("a disk tier needs a directory; pass one, or disk=0")
+    codec = _codec(disk_format, disk_budget, spec, sizes["disk"])
     where = torch.device(on)
     tiers: list[Tier] = []
     try:
         if sizes["disk"]:  # first: it fails for more reasons, and before memory is touched
             assert directory is not None
-            tiers.append(
-                LMDBTier(
-                    "disk",
-                    directory,
-                    capacity_bytes=sizes["disk"],
-                    block_bytes=spec.block_bytes,
-                    block_tokens=spec.block_tokens,
-                )
-            )
+            tiers.append(_disk_tier(directory, sizes["disk"], spec, codec))
         for name, on_device, pinned in (("host", torch.device("cpu"), where.type == "cuda"), ("device", where, False)):
             if sizes[name]:
                 pool = MemoryTier(
                     name, capacity_bytes=sizes[name], block_bytes=spec.block_bytes, device=on_device, pinned=pinned
                 )
                 tiers.insert(0, pool)
-        return TieredStore(tiers, namespace, **options)
+        return TieredStore(tiers, namespace if codec is None else in_format(namespace, codec.name), **options)
     except BaseException:
         for tier in tiers:
             tier.close()
         raise
+
+
+def _codec(name: str, budget: float | None, spec: KVSpec, disk_bytes: int) -> Codec | None:
+    """The storage format of the disk tier; None for raw blocks."""
+    if name == "raw" and budget is None:
+        return None
+    if name == "raw":
+        raise ConfigError("disk_budget is for disk_format='lossless'; raw blocks take what they have")
+    codec = codec_for(name, spec, budget=budget)
+    if not disk_bytes:
+        raise ConfigError(f"disk_format={name!r} is for a disk tier; give disk a size, or leave the format out")
+    return codec
+
+
+def _disk_tier(directory: str | os.PathLike[str], disk_bytes: int, spec: KVSpec, codec: Codec | None) -> Tier:
+    block_bytes = spec.block_bytes if codec is None else codec.encoded_bytes
+    try:
+        tier = LMDBTier(
+            "disk", directory, capacity_bytes=disk_bytes, block_bytes=block_bytes, block_tokens=spec.block_tokens
+        )
+    except SpecMismatchError as exc:
+        raise SpecMismatchError(f"{exc}; or was it written with another disk_format?") from exc
+    if codec is None:
+        return tier
+    return EncodedTier(tier, codec)

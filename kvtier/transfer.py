@@ -47,7 +47,7 @@ from itertools import compress, groupby
 import torch
 
 from kvtier.core import Core
-from kvtier.errors import CorruptBlockError, TierClosedError, TierError
+from kvtier.errors import BlockRefusedError, CorruptBlockError, TierClosedError, TierError
 from kvtier.hashing import BlockHash, Label
 from kvtier.placement import Move
 
@@ -297,9 +297,9 @@ class Mover:
                     list(compress(self._staging.blocks, read)),
                     list(compress(labels, read)),
                 )
-            except TierError:
+            except TierError as exc:
                 self._core.count_error(dst)
-                good = []
+                good = [move for move in good if isinstance(exc, BlockRefusedError) and move.key not in exc.keys]
             self._delete(src, [move.key for move in lane if not move.keep])
         arrived = {move.key for move in good}
         failed = [move for move in lane if move.key not in arrived]

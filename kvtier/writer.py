@@ -18,11 +18,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
+from itertools import takewhile
 
 import torch
 
 from kvtier.core import Core
-from kvtier.errors import TierError
+from kvtier.errors import BlockRefusedError, TierError
 from kvtier.hashing import Chain
 from kvtier.placement import Move
 from kvtier.tiers.base import Tier
@@ -101,9 +102,10 @@ class Writer:
                 demote = self._places_free(missing, deadline)
                 new, at_once, later = self._plan(part, prompt, demote=demote)
                 waited_for = self._mover.num_pending
-            if not self._take_up(new, at_once, later, part, blocks):
+            taken = self._take_up(new, at_once, later, part, blocks)
+            num_new += taken
+            if taken < len(new):
                 return num_new, False
-            num_new += len(new)
             if len(new) == missing:
                 return num_new, True
             if not new and not (demote and waited_for and self._wait_for_progress(deadline)):
@@ -145,26 +147,30 @@ class Writer:
 
     def _take_up(
         self, new: list[Move], at_once: list[Move], later: list[Move], part: Chain, blocks: Sequence[torch.Tensor]
-    ) -> bool:
-        """Make room where that is to be done first, write new blocks, and leave the rest to the background."""
+    ) -> int:
+        """Make room where that is to be done first, write new blocks, and leave the rest to the background.
+
+        Returns how many new ones are held: those before the first that the tier did not take.
+        """
         if at_once:
             self._mover.carry(at_once)
-        good = False
+        lost = set(new)
         try:
-            good = self._copy_in(new, part, blocks)
+            lost = self._copy_in(new, part, blocks)
         finally:  # also after an interrupt: the places would be owed for ever
             owed = _leaving(later)
+            stored = [move for move in new if move not in lost]
             with self._core.lock:
-                follow = self._core.settle(new, []) if good else self._core.settle([], new)
+                follow = self._core.settle(stored, [move for move in new if move in lost])
                 self._mover.submit(later + follow, partial(self._pay, owed) if owed else None)
-                if self._max_copies and good:
-                    self._copy_down(new)
-        return good
+                if self._max_copies and stored:
+                    self._copy_down(stored)
+        return len(list(takewhile(lambda move: move not in lost, new)))
 
-    def _copy_in(self, new: list[Move], part: Chain, blocks: Sequence[torch.Tensor]) -> bool:
-        """Write the new blocks of a part; False if the fastest tier cannot."""
+    def _copy_in(self, new: list[Move], part: Chain, blocks: Sequence[torch.Tensor]) -> set[Move]:
+        """Write the new blocks of a part; returns those that the fastest tier did not take."""
         if not new:
-            return True
+            return set()
         if len(new) < len(part):
             wanted = {move.key for move in new}
             chosen = [i for i, key in enumerate(part.keys) if key in wanted]
@@ -175,10 +181,10 @@ class Writer:
             blocks = [block.cpu() for block in blocks]
         try:
             first.write(part.keys, blocks, part.labels)
-        except TierError:
+        except TierError as exc:
             self._core.count_error(0)
-            return False
-        return True
+            return {move for move in new if not isinstance(exc, BlockRefusedError) or move.key in exc.keys}
+        return set()
 
     def _copy_down(self, new: list[Move]) -> None:
         """Queue copies of new blocks to the last tier, head first, as far as the bound allows. Under the lock."""

@@ -393,7 +393,7 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/transfer.py",
-        tests=("tests/test_transfer.py",),
+        tests=("tests/test_transfer.py", "tests/test_store_refusals.py"),
         mutants=(
             Mutant("sorted(moves, key=_turn)", "moves", "a place is used before another plan frees it"),
             Mutant("return 0, 0, -move.src", "return 3, 0, -move.src", "drops come after those who need their places"),
@@ -421,11 +421,18 @@ GROUPS: tuple[Group, ...] = (
             Mutant("if self._closed:", "if False:", "moves are queued for a thread that is gone"),
             Mutant("run[start : start + step]", "run[start : start + step + 1]", "a block is moved twice"),
             Mutant("if not move.keep])", "])", "a copy loses its source"),
+            Mutant("and move.key not in exc.keys]", "]", "a refused block counts as held"),
+            Mutant("if isinstance(exc, BlockRefusedError) and", "if False and", "a refusal costs the whole batch"),
         ),
     ),
     Group(
         file="kvtier/writer.py",
-        tests=("tests/test_store.py", "tests/test_store_faults.py", "tests/test_transfer.py"),
+        tests=(
+            "tests/test_store.py",
+            "tests/test_store_faults.py",
+            "tests/test_transfer.py",
+            "tests/test_store_refusals.py",
+        ),
         mutants=(
             Mutant("count - self._core.placement.free_blocks(0)", "count", "free places do not count"),
             Mutant("free_blocks(0) <= self._behind", "free_blocks(0) < self._behind", "the last place is never used"),
@@ -446,6 +453,12 @@ GROUPS: tuple[Group, ...] = (
             Mutant("self._copies -= count", "pass", "after a while nothing is copied any more"),
             Mutant("if len(new) < len(part):", "if False:", "a block gets another's bytes"),
             Mutant("if len(new) == missing:", "if new:", "a put ends though it could go on"),
+            Mutant("or move.key in exc.keys}", "}", "a refused block counts as held"),
+            Mutant("if not isinstance(exc, BlockRefusedError) or", "if True or", "a refusal costs the whole batch"),
+            Mutant(
+                "list(takewhile(lambda move: move not in lost, new))", "stored", "blocks behind a hole count as new"
+            ),
+            Mutant("if taken < len(new):", "if False:", "a put that failed goes on"),
         ),
     ),
     Group(
@@ -456,6 +469,97 @@ GROUPS: tuple[Group, ...] = (
             Mutant("wait(futures)", "pass", "the caller goes on while others copy"),
             Mutant("interrupted.set()\n            for", "for", "copies go on after an interrupt"),
             Mutant("raise error or errors[0]", "raise errors[0]", "an error of the caller's own lane is another"),
+        ),
+    ),
+    Group(
+        file="kvtier/formats/base.py",
+        tests=("tests/formats/test_formats.py",),
+        mutants=(
+            Mutant("if len(encoded) != self.encoded_bytes:", "if False:", "a block cut short is decoded"),
+            Mutant("if found != expected:", "if False:", "one format is read as another"),
+            Mutant("out[used_bytes:] = 0", "pass", "what was there before is stored as well"),
+            Mutant('layout=f"{namespace.layout}/{name}"', "layout=namespace.layout", "exact and lossy blocks mix"),
+            Mutant("memory.strides[-1] != 1", "False", "strided bytes are taken for numbers"),
+            Mutant("return engine if slash and name in FORMATS else layout", "return engine", "chunks are forgotten"),
+            Mutant("len(self._arrays[name]) < num_bytes", "False", "a larger block does not fit"),
+        ),
+    ),
+    Group(
+        file="kvtier/formats/lossless.py",
+        tests=("tests/formats/test_lossless.py",),
+        mutants=(
+            Mutant("if needed > len(out):", "if False:", "a block runs over its place"),
+            Mutant("sum(sizes) * self._low_bytes", "sum(sizes)", "planes are looked for elsewhere"),
+            Mutant("shifted <<= 15", "shifted <<= 14", "signs move"),
+            Mutant("upper >>= 15", "upper >>= 14", "a bit of the exponent joins the sign"),
+            Mutant("!= used:", "< 0:", "frames that do not add up are decoded"),
+            Mutant("if len(plane) != size:", "if False:", "a short plane is decoded"),
+            Mutant("halves[:, 0] = encoded", "halves[:, 1] = encoded", "low halves over high ones"),
+            Mutant("if len(frame) < len(exponents) else", "if True else", "a plane of noise is taken for a frame"),
+            Mutant("low_at = _join(", "_join(", "every group gets the first one's mantissas"),
+        ),
+    ),
+    Group(
+        file="kvtier/formats/quantized.py",
+        tests=("tests/formats/test_formats.py", "tests/formats/test_quantized.py"),
+        mutants=(
+            Mutant("_CHANNEL_AXIS if half else _TOKEN_AXIS", "_CHANNEL_AXIS", "keys share a scale over channels"),
+            Mutant(" or (parameters[-1] <= 0).any()", "", "a scale of nought is believed"),
+            Mutant("bits += odd", "pass", "ties are rounded down"),
+            Mutant("np.clip(numbers, -largest, largest, out=numbers)", "pass", "a large number becomes infinite"),
+            Mutant("+ np.uint32(0xFFFF)) >> 16)", ") >> 16)", "a scale too small for its group"),
+            Mutant("if used != self._used:", "if False:", "a header that lies is believed"),
+            Mutant("np.maximum(numbers, SMALLEST_SCALE)", "numbers", "a division by nought"),
+        ),
+    ),
+    Group(
+        file="kvtier/formats/affine.py",
+        tests=("tests/formats/test_formats.py", "tests/formats/test_quantized.py"),
+        mutants=(
+            Mutant("np.rint(numbers, out=numbers)", "np.floor(numbers, out=numbers)", "off by a whole step"),
+            Mutant("numbers[..., half:] *= 16", "numbers[..., half:] *= 8", "nibbles overlap"),
+            Mutant("np.right_shift(codes, 4,", "np.right_shift(codes, 3,", "nibbles overlap"),
+            Mutant("- widened(start)", "- numbers.min(axis=axis, keepdims=True)", "the high end has no code"),
+            Mutant("levels: ClassVar[int] = 15", "levels: ClassVar[int] = 7", "half of the codes are not used"),
+        ),
+    ),
+    Group(
+        file="kvtier/formats/fp8.py",
+        tests=("tests/formats/test_quantized.py",),
+        mutants=(
+            Mutant("(1 << (_DROPPED_BITS - 1)) - 1 +", "0 +", "numbers are rounded towards zero"),
+            Mutant("np.uint32) << 7", "np.uint32) << 6", "signs are lost"),
+            Mutant(", -numbers.min(axis=axis, keepdims=True))", ", 0)", "large negative numbers have no code"),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/encoded.py",
+        tests=("tests/tiers/test_encoded.py",),
+        mutants=(
+            Mutant("if inner.block_bytes != codec.encoded_bytes:", "if False:", "any tier will do"),
+            Mutant("if i not in reasons]", "]", "a refused block is stored"),
+            Mutant("return start + count", "return count", "a long run is reported short"),
+            Mutant("raise damage[min(damage)]", "raise damage[max(damage)]", "damage before the one named"),
+            Mutant(
+                "                    except CorruptBlockError as exc:\n                        damage[i] = exc",
+                "                    except CorruptBlockError:\n                        pass",
+                "damage is served",
+            ),
+            Mutant("if count < len(keys[part]):", "if False:", "a read goes on behind a hole"),
+            Mutant("self._state.wait_for(lambda: not self._busy)", "pass", "a decode outlives its threads"),
+            Mutant("if self._closed:", "if False:", "a closed tier is used"),
+            Mutant("not self._closed and kept <= _KEPT_BYTES", "True", "scratch of the longest batch is kept"),
+            Mutant("if len(spare) >= count), None)", "), None)", "scratch too short for its batch"),
+            Mutant("// self.inner.block_bytes * self.block_bytes", "", "used bytes of another kind than capacity"),
+            Mutant("not self._warned, True", "not self._warned, False", "a warning for every batch"),
+        ),
+    ),
+    Group(
+        file="kvtier/opening.py",
+        tests=("tests/test_store_formats.py",),
+        mutants=(
+            Mutant("namespace if codec is None else in_format(namespace, codec.name)", "namespace", "formats mix"),
+            Mutant("if not disk_bytes:", "if False:", "a format for no disk is taken silently"),
         ),
     ),
     Group(

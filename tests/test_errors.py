@@ -32,7 +32,7 @@ def test_the_drawn_tree_is_the_real_one():
 
 
 def test_the_drawing_was_found():
-    assert len(drawn()) == 10
+    assert len(drawn()) == 11
 
 
 def test_a_corrupt_block_is_named_by_its_first_twelve_digits():
@@ -71,6 +71,13 @@ def test_a_tier_error_comes_back_from_a_worker_process(cls):
     error = pickle.loads(pickle.dumps(cls("nvme", "gone")))
 
     assert (type(error), str(error), error.tier, error.reason) == (cls, "nvme: gone", "nvme", "gone")
+
+
+def test_a_refusal_comes_back_from_a_worker_process():
+    keys = frozenset({bytes(range(32))})
+    error = pickle.loads(pickle.dumps(errors.BlockRefusedError("nvme", "too large", keys)))
+
+    assert (str(error), error.tier, error.reason, error.keys) == ("nvme: too large", "nvme", "too large", keys)
 
 
 def test_a_corrupt_block_error_comes_back_from_a_worker_process():

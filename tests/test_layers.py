@@ -2,6 +2,7 @@
 
 errors  spec  hashing  format  listing  metrics  config  answers    facts and formulas
    policy   index   resting   room                   judgement: no I/O, no clock, no torch
+   formats                                           a block in fewer bytes, and back
    placement      tiers                              decide | move: neither sees the other
        core  streaming  transfer  reader  writer  store
    opening  integrations  testing  __init__          edges
@@ -22,14 +23,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: A part may import from its own layer and from those before it in this list.
 LAYERS = [
     {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers"},
-    {"policy", "index", "resting", "room"},
+    {"policy", "index", "resting", "room", "formats"},
     {"placement", "tiers"},
     {"core", "streaming", "transfer", "reader", "writer", "store"},
     {"opening", "integrations", "testing", "__init__"},
 ]
 
 #: Parts of one layer that must not see each other.
-STRANGERS = [{"placement", "tiers"}, {"integrations", "testing"}]
+STRANGERS = [
+    {"placement", "tiers"},
+    {"integrations", "testing"},
+    {"formats", "policy"},
+    {"formats", "index"},
+    {"formats", "room"},
+]
 
 PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "policy.base", "policy.lru"]
 PURE += ["index", "resting", "room", "placement"]
@@ -96,6 +103,11 @@ def test_only_integrations_know_transformers(path):
 @pytest.mark.parametrize("path", [path for path in FILES if part_of(path) != "tiers"], ids=name_of)
 def test_only_the_disk_tier_knows_lmdb(path):
     assert "lmdb" not in {name.split(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "lossless.py"], ids=name_of)
+def test_only_the_lossless_format_needs_its_compressor(path):
+    assert "zstandard" not in {name.split(".")[0] for name in imports(path)}
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if part_of(path) != "testing"], ids=name_of)

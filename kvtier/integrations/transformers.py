@@ -12,7 +12,8 @@ saved, so a hit equals the same two-step prefill without a store, bit for bit. I
 equal a prefill in one step, because matrix kernels are chosen by shape; the difference is
 that of the engine's own prefix cache. ``chunk_tokens`` removes it: then prompts are always
 computed in pieces that end at multiples of ``chunk_tokens``, and a hit is used up to such a
-multiple, so output with any mix of hits equals output without a store, bit for bit.
+multiple, so output with any mix of hits equals output without a store, bit for bit. Both hold for
+exact storage formats of the disk tier, not for ``fp8``, ``int8`` and ``int4``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +32,7 @@ from transformers import PreTrainedModel
 
 from kvtier.answers import Flushed, Hit
 from kvtier.errors import ConfigError, SpecMismatchError, StreamBrokenError, TokenError
+from kvtier.formats.base import engine_layout
 from kvtier.hashing import Namespace, token_array
 from kvtier.integrations.arena import Arena
 from kvtier.integrations.cache import BufferedLayer, block_views, buffered_cache
@@ -182,10 +184,11 @@ class CachedLM:
             chunk_tokens: As for the constructor.
             adapter: Name and digest of a LoRA in effect that is not part of the weights.
             salt: A tenant's secret.
-            sizes: ``device``, ``host``, ``disk`` and other arguments of ``kvtier.open_store``.
+            sizes: ``device``, ``host``, ``disk``, ``disk_format`` and other arguments of ``kvtier.open_store``.
         """
         names = namespace_of(model, block_tokens=block_tokens, chunk_tokens=chunk_tokens, adapter=adapter, salt=salt)
-        return cls(model, open_store(directory, names, **sizes), chunk_tokens=chunk_tokens, _names=names)
+        store = open_store(directory, names, **sizes)
+        return cls(model, store, chunk_tokens=chunk_tokens, _names=store.namespace)
 
     def prefill(self, prompt: Sequence[int], *, max_new_tokens: int = 0) -> Prefill:
         """Compute what the store does not have of a prompt, and save it.
@@ -391,8 +394,8 @@ def _check_chunk(chunk_tokens: int | None, block_tokens: int) -> None:
 
 
 def _check_namespace(model: PreTrainedModel, store: TieredStore, chunk_tokens: int | None) -> None:
-    """Refuse a store whose blocks this model did not make; adapter and salt are the caller's word."""
-    own = store.namespace
+    """Refuse a store whose blocks this model did not make; adapter, salt and storage format are the caller's word."""
+    own = replace(store.namespace, layout=engine_layout(store.namespace.layout))
     needed = namespace_of(
         model, block_tokens=own.spec.block_tokens, chunk_tokens=chunk_tokens, adapter=own.adapter, salt=own.salt
     )

@@ -96,6 +96,7 @@ class Tier(Protocol):
             SpecMismatchError: A block has the wrong size or dtype, or one is missing; checked for
                 the whole batch before the first byte is written.
             TierFullError: The batch does not fit; no block of it is visible.
+            BlockRefusedError: The tier cannot keep some blocks, which are in its ``keys``; the others are stored.
             TierClosedError: The tier is closed.
             TierUnavailableError: The medium did not answer; each block is whole or absent.
         """

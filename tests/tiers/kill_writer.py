@@ -1,6 +1,7 @@
 """Processes to be killed: open the disk tier at a path and write until somebody ends it.
 
     kill_writer.py PATH            this process writes
+    kill_writer.py PATH --lossless this process writes, in the lossless format
     kill_writer.py PATH --rounds   each line on standard input makes a child that writes; its pid
                                    is printed first, and "dead" when it was killed
 
@@ -10,9 +11,12 @@ Children are forked so that ten kills load torch once.
 import os
 import sys
 
-from kvtier.testing.blocks import write_until_killed
+from kvtier.formats.choice import codec_for
+from kvtier.spec import KVSpec
+from kvtier.testing.blocks import SHAPE, write_until_killed
 from kvtier.testing.tier_tests import TierTests
 from kvtier.tiers.disk import LMDBTier
+from kvtier.tiers.encoded import EncodedTier
 
 
 def write(path):
@@ -20,6 +24,15 @@ def write(path):
         "nvme", path, capacity_bytes=TierTests.CAPACITY_BYTES, block_bytes=TierTests.BLOCK_BYTES, min_free_bytes=0
     )
     write_until_killed(tier)
+
+
+def write_lossless(path):
+    layers, _, heads, tokens, head_bytes = SHAPE
+    spec = KVSpec(layers=layers, kv_heads=heads, head_dim=head_bytes // 4, dtype="float32", block_tokens=tokens)
+    codec = codec_for("lossless", spec, budget=1.0)
+    size = codec.encoded_bytes
+    inner = LMDBTier("nvme", path, capacity_bytes=TierTests.NUM_BLOCKS * size, block_bytes=size, min_free_bytes=0)
+    write_until_killed(EncodedTier(inner, codec))
 
 
 def rounds(path):
@@ -33,4 +46,4 @@ def rounds(path):
 
 
 if __name__ == "__main__":
-    (rounds if sys.argv[2:] == ["--rounds"] else write)(sys.argv[1])
+    {"--rounds": rounds, "--lossless": write_lossless}.get("".join(sys.argv[2:]), write)(sys.argv[1])

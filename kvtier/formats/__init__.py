@@ -1,0 +1,1 @@
+"""Ways to write a block down in fewer bytes than it has."""
