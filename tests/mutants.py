@@ -456,7 +456,7 @@ GROUPS: tuple[Group, ...] = (
             Mutant("or move.key in exc.keys}", "}", "a refused block counts as held"),
             Mutant("if not isinstance(exc, BlockRefusedError) or", "if True or", "a refusal costs the whole batch"),
             Mutant(
-                "list(takewhile(lambda move: move not in lost, new))", "stored", "blocks behind a hole count as new"
+                "list(takewhile(lambda move: move not in lost, new))", "stored", "blocks behind a hole are new"
             ),
             Mutant("if taken < len(new):", "if False:", "a put that failed goes on"),
         ),

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -116,7 +116,7 @@ class EncodedTier:
         """See ``Tier.delete``."""
         return self.inner.delete(keys)
 
-    def scan(self) -> Iterator[tuple[BlockHash, Label]]:
+    def scan(self) -> Iterable[tuple[BlockHash, Label]]:
         """See ``Tier.scan``."""
         return self.inner.scan()
 
