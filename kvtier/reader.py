@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -31,13 +32,16 @@ class Reader:
         self._striper = Striper("reader", 1)
         self._staging: Staging | None = None
 
-    def read(self, chain: Chain, out: Sequence[torch.Tensor], owner: str) -> tuple[list[int], str | None]:
+    def read(
+        self, chain: Chain, out: Sequence[torch.Tensor], owner: str, *, beside: bool = False
+    ) -> tuple[list[int], str | None]:
         """Copy the leading run of a chain that is held.
 
         Args:
             chain: Blocks wanted, in prefix order.
             out: A buffer for each.
             owner: Who holds the lease meanwhile.
+            beside: A model computes at the same time; what the read takes is learnt as such.
 
         Returns:
             The tier each delivered block came from, and why the run ended before the chain did.
@@ -46,7 +50,7 @@ class Reader:
             stopped_by = self._core.placement.match(chain.keys).stopped_by
             lease = self._core.placement.lease(chain.keys, owner, float("inf"))
         try:
-            sources, failed_by = self._read_leased(chain.part(0, len(lease.nodes)), out, lease)
+            sources, failed_by = self._read_leased(chain.part(0, len(lease.nodes)), out, lease, beside=beside)
         finally:
             with self._core.lock:
                 self._core.placement.release(lease)
@@ -56,7 +60,9 @@ class Reader:
         """End the threads."""
         self._striper.close()
 
-    def _read_leased(self, chain: Chain, out: Sequence[torch.Tensor], lease: Lease) -> tuple[list[int], str | None]:
+    def _read_leased(
+        self, chain: Chain, out: Sequence[torch.Tensor], lease: Lease, *, beside: bool
+    ) -> tuple[list[int], str | None]:
         sources: list[int] = []
         while (at := len(sources)) < len(chain):
             with self._core.lock:
@@ -64,7 +70,7 @@ class Reader:
             if not tiers:
                 return sources, "damaged"  # an ancestor was found damaged by another reader
             tier, run = next((tier, len(list(run))) for tier, run in groupby(tiers))
-            done, error = self._read_run(tier, chain.part(at, at + run), out[at : at + run])
+            done, error = self._read_run(tier, chain.part(at, at + run), out[at : at + run], beside=beside)
             sources += [tier] * done
             if done < run and self._still_in(tier, chain.keys[at + done]):
                 self._mover.submit(self._core.forget(chain.keys[at + done], tier, error))
@@ -77,7 +83,9 @@ class Reader:
             now = self._core.placement.match([key]).tiers
         return not now or now[0] == tier
 
-    def _read_run(self, tier: int, run: Chain, out: Sequence[torch.Tensor]) -> tuple[int, Exception | None]:
+    def _read_run(
+        self, tier: int, run: Chain, out: Sequence[torch.Tensor], *, beside: bool
+    ) -> tuple[int, Exception | None]:
         """Read blocks of one tier; how many arrived, and what stopped the rest."""
         source = self._core.tiers[tier]
         direct = source.any_device or all(buffer.device.type == "cpu" for buffer in out)
@@ -87,7 +95,7 @@ class Reader:
             part, targets = run.part(done, done + step), out[done : done + step]
             error: Exception | None = None
             try:
-                count = source.read(part.keys, targets, part.labels) if direct else self._via_host(tier, part, targets)
+                count = self._read_timed(tier, part, targets, direct=direct, beside=beside)
             except CorruptBlockError as exc:
                 error, count = exc, part.keys.index(BlockHash(exc.key))
             except TierError as exc:
@@ -96,6 +104,25 @@ class Reader:
             if count < len(part):
                 return done, error
         return done, None
+
+    def _read_timed(
+        self, tier: int, part: Chain, targets: Sequence[torch.Tensor], *, direct: bool, beside: bool
+    ) -> int:
+        """One request to a tier; what it takes is learnt if it was answered in full."""
+        source, loads, user = self._core.tiers[tier], self._core.loads, object()
+        num_bytes = len(part) * self._core.block_bytes
+        with self._core.lock:
+            crowded = loads.begin(user, source.name, num_bytes)
+        count, began = 0, time.perf_counter()
+        try:
+            count = source.read(part.keys, targets, part.labels) if direct else self._via_host(tier, part, targets)
+        finally:
+            seconds = time.perf_counter() - began
+            with self._core.lock:
+                loads.end(user, source.name, num_bytes)
+                if count == len(part):
+                    loads.observe(source.name, num_bytes, seconds, crowded=crowded, beside=beside)
+        return count
 
     def _via_host(self, tier: int, part: Chain, out: Sequence[torch.Tensor]) -> int:
         """Host memory is the gateway: read into the staging buffer, then copy to the device."""

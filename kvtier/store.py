@@ -29,6 +29,7 @@ from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierE
 from kvtier.hashing import BlockHash, Chain, Namespace, name_chain
 from kvtier.placement import Placement, TierRules
 from kvtier.policy.lru import LRU
+from kvtier.rates import LoadCosts
 from kvtier.reader import Reader
 from kvtier.tiers.base import Tier, check_blocks
 from kvtier.transfer import Mover, Transfer
@@ -218,12 +219,19 @@ class TieredStore:
         """
         return self.get_chain(self.name(tokens), out)
 
-    def get_chain(self, chain: Chain, out: Sequence[torch.Tensor]) -> Hit:
-        """``get`` for a caller that names its own blocks."""
+    def get_chain(self, chain: Chain, out: Sequence[torch.Tensor], *, computing: bool | None = None) -> Hit:
+        """``get`` for a caller that names its own blocks; they may start anywhere in a prompt.
+
+        Args:
+            chain: Blocks in prefix order.
+            out: As for ``get``.
+            computing: Given if this is one of several gets for one prompt: whether a model computes
+                at the same time, for what is learnt from it. Promotion is then left to ``promote_chain``.
+        """
         self._check_open()
         wanted = chain.part(0, len(out))
         check_blocks("get", self.spec.block_bytes, wanted.keys, out[: len(wanted)])
-        sources, stopped_by = self._reader.read(wanted, out, "get")
+        sources, stopped_by = self._reader.read(wanted, out, "get", beside=bool(computing))
         if stopped_by is None and len(wanted) < len(chain):
             stopped_by = "no_buffer"
         served = wanted.keys[: len(sources)]
@@ -234,9 +242,21 @@ class TieredStore:
             self._core.metrics.add("missed_blocks", len(wanted) - len(sources))
             for tier in sources:
                 self._core.metrics.add("hit_blocks", tier=self.tiers[tier].name)
-            moves = self._core.placement.plan_promote(served) if self._promote and any(sources) else []
-        self._mover.submit(moves)
+        if computing is None and any(sources):
+            self.promote_chain(served)
         return self._hit(sources, stopped_by)
+
+    def promote_chain(self, keys: Sequence[BlockHash]) -> None:
+        """Copy blocks that a get has delivered to the fastest tier, in the background, if the store does so."""
+        if self._promote:
+            with self._core.lock:
+                moves = self._core.placement.plan_promote(keys)
+            self._mover.submit(moves)
+
+    def load_costs(self) -> LoadCosts:
+        """What reading from each tier takes, learnt from the reads so far, and what is queued there."""
+        with self._core.lock:
+            return self._core.loads.costs()
 
     def prefetch(self, tokens: Tokens) -> Transfer:
         """Start bringing a prompt's leading blocks up to the fastest tier."""

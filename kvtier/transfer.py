@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import compress, groupby
@@ -84,8 +84,11 @@ class Mover:
         """Queue moves behind all earlier ones; ``finished`` is called after them, under the lock, whatever happens."""
         if not moves and finished is None:
             return Transfer()
+        queued = self._bytes_by_tier(moves)
         with self._core.lock:
             self.num_pending += 1
+            for tier, num_bytes in queued.items():
+                self._core.loads.begin(self, tier, num_bytes)
 
         def work() -> int:
             try:
@@ -96,6 +99,8 @@ class Mover:
             finally:
                 with self._core.lock:
                     self.num_pending -= 1
+                    for tier, num_bytes in queued.items():
+                        self._core.loads.end(self, tier, num_bytes)
                     if finished is not None:
                         finished()
                     self._core.lock.notify_all()
@@ -123,6 +128,12 @@ class Mover:
             succeeded += done
             queue.extend(_lanes(follow))
         return succeeded
+
+    def _bytes_by_tier(self, moves: Sequence[Move]) -> Counter[str]:
+        """What copies will read from and write to each tier, by its name."""
+        copies = [move for move in moves if move.dst is not None]
+        ends = (end for move in copies for end in (move.src, move.dst) if end is not None)
+        return Counter({self._tiers[end].name: count * self._core.block_bytes for end, count in Counter(ends).items()})
 
     def _drop(self, lane: list[Move]) -> tuple[int, list[Move]]:
         src = lane[0].src

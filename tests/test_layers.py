@@ -1,7 +1,7 @@
 """Who may import whom, and what stays importable without the heavy libraries.
 
 errors  spec  hashing  format  metrics  config       facts and formulas
-   policy   index                                    judgement: no I/O, no clock, no torch
+   policy   index   rates  ground  reuse             judgement: no I/O, no clock, no torch
    placement      tiers                              decide | move: neither sees the other
        core  transfer  reader  writer  store
    opening  integrations  testing  __init__          edges
@@ -22,7 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: A part may import from its own layer and from those before it in this list.
 LAYERS = [
     {"errors", "spec", "hashing", "format", "metrics", "config"},
-    {"policy", "index", "room"},
+    {"policy", "index", "room", "rates", "ground", "reuse"},
     {"placement", "tiers"},
     {"core", "transfer", "reader", "writer", "store"},
     {"opening", "integrations", "testing", "__init__"},
@@ -32,7 +32,8 @@ LAYERS = [
 STRANGERS = [{"placement", "tiers"}, {"integrations", "testing"}]
 
 PURE = ["errors", "spec", "hashing", "metrics", "config", "policy.base", "policy.lru", "index", "room", "placement"]
-JUDGEMENT = ["policy", "index", "room", "placement"]
+PURE += ["rates", "ground", "reuse"]
+JUDGEMENT = ["policy", "index", "room", "placement", "rates", "ground", "reuse"]
 NO_CLOCK_NO_FILES = {"asyncio", "io", "os", "pathlib", "random", "socket", "tempfile", "threading", "time"}
 
 

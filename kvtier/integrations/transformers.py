@@ -22,6 +22,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ from kvtier.hashing import Namespace, token_array
 from kvtier.integrations.arena import Arena
 from kvtier.integrations.cache import BufferedLayer, block_views, buffered_cache
 from kvtier.integrations.identity import fingerprint, kv_spec
+from kvtier.integrations.meeting import Judge, Meeting, Met, Plan, check_reuse
 from kvtier.opening import open_store
+from kvtier.reuse import Decision
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
 from kvtier.store import Flushed, Hit, TieredStore
 
@@ -59,13 +62,19 @@ class Prefill:
     """Logits of the prompt's last token, ``[vocab]``; None if it was left to the caller."""
 
     hit: Hit
-    """What came from the store."""
+    """What came from the store: the leading blocks, or under ``reuse`` other than ``"load"`` any of
+    them; then ``stopped_by`` is ``"computed"`` if blocks that the store holds were computed instead."""
 
     num_reused: int
     """Prompt tokens not computed again."""
 
     seconds: dict[str, float]
-    """Wall time by step: ``load`` (naming, match, copy), ``compute``, ``save`` (naming, put)."""
+    """Wall time by step: ``load`` (naming, match, copy), ``compute``, ``save`` (naming, put). What is
+    loaded while the model computes counts as ``compute``."""
+
+    decision: Decision | None = None
+    """Whether to load, compute or do both, with what each was predicted to take; None if there was
+    nothing to decide (nothing held, or ``reuse="load"``)."""
 
 
 def namespace_of(
@@ -100,11 +109,14 @@ class CachedLM:
             the control of every measurement. The caller closes it.
         chunk_tokens: Compute in pieces that end at multiples of this many tokens, and use hits up
             to such a multiple: bit-exact with and without hits. None reuses all it can.
+        reuse: What to do about a prefix that the store holds: ``"load"`` it; ``"compute"`` it all the
+            same; ``"both"``: load it from its end while computing from its beginning; ``"auto"``:
+            what is predicted to be fastest. May be set at any time.
 
     Raises:
         UnsupportedModelError: The model's cache cannot be restored exactly.
         SpecMismatchError: The store is for another geometry, other weights or another ``chunk_tokens``.
-        ConfigError: ``chunk_tokens`` is not a multiple of the block length.
+        ConfigError: ``chunk_tokens`` is not a multiple of the block length, or ``reuse`` is none of these.
     """
 
     def __init__(
@@ -113,8 +125,10 @@ class CachedLM:
         store: TieredStore | None,
         *,
         chunk_tokens: int | None = None,
+        reuse: str = "auto",
         _names: Namespace | None = None,
     ) -> None:
+        check_reuse(reuse)
         if store is None:
             _check_chunk(chunk_tokens, 1)
             self.spec = kv_spec(model)
@@ -125,6 +139,8 @@ class CachedLM:
         self.model = model
         self.store = store
         self.chunk_tokens = chunk_tokens
+        self.reuse = reuse
+        self._judge = Judge()
         self._arena = Arena()
         self._dtype = getattr(torch, self.spec.dtype)
         self._vocab: int = model.config.get_text_config(decoder=True).vocab_size
@@ -141,6 +157,7 @@ class CachedLM:
         chunk_tokens: int | None = None,
         adapter: str = "",
         salt: bytes = b"",
+        reuse: str = "auto",
         **sizes: Any,
     ) -> CachedLM:
         """A model with a store of its own, opened for its namespace.
@@ -152,10 +169,12 @@ class CachedLM:
             chunk_tokens: As for the constructor.
             adapter: Name and digest of a LoRA in effect that is not part of the weights.
             salt: A tenant's secret.
+            reuse: As for the constructor.
             sizes: ``device``, ``host``, ``disk`` and other arguments of ``kvtier.open_store``.
         """
+        check_reuse(reuse)
         names = namespace_of(model, block_tokens=block_tokens, chunk_tokens=chunk_tokens, adapter=adapter, salt=salt)
-        return cls(model, open_store(directory, names, **sizes), chunk_tokens=chunk_tokens, _names=names)
+        return cls(model, open_store(directory, names, **sizes), chunk_tokens=chunk_tokens, reuse=reuse, _names=names)
 
     def prefill(self, prompt: Sequence[int], *, max_new_tokens: int = 0) -> Prefill:
         """Compute what the store does not have of a prompt, and save it.
@@ -245,27 +264,57 @@ class CachedLM:
     def _fill(self, buffers: torch.Tensor, row: int, ids: Any, upto: int) -> Prefill:
         """Bring the first ``upto`` tokens of a prompt into a buffer: load, compute, save."""
         began = time.perf_counter()
+        wanted = self._wanted(ids, upto)
+        plan = self._judge.plan(self.store, self.reuse, ids, wanted=wanted, num_tokens=upto, step=self.chunk_tokens)
+        if plan is not None and plan.decision.chosen != "load":
+            return self._fill_by(plan, buffers[row : row + 1], ids, upto, began)
         buffer = buffers[row]
         hit = self._load(buffer, ids, upto)
         reused = min(hit.num_tokens, upto if upto < len(ids) else len(ids) - 1)
         loaded = time.perf_counter()
         cache = buffered_cache(self.model.config, buffers[row : row + 1], reused)
         logits = self._compute(cache, ids[:upto], reused)
-        computed = time.perf_counter()
+        computed = self._judge.computed(self.model.device, reused, upto, self.chunk_tokens, loaded)
         self._save(buffer, ids[:upto], hit.num_blocks)
         saved = time.perf_counter()
         seconds = {"load": loaded - began, "compute": computed - loaded, "save": saved - computed}
         last = logits if upto == len(ids) else None
-        return Prefill(cache, last, hit, reused, seconds)
+        return Prefill(cache, last, hit, reused, seconds, plan.took(computed - began) if plan else None)
+
+    def _fill_by(self, plan: Plan, buffers: torch.Tensor, ids: Any, upto: int, began: float) -> Prefill:
+        """``_fill`` where the prefix is not simply loaded."""
+        assert self.store is not None
+        config, device, buffer = self.model.config, self.model.device, buffers[0]
+        met = Met(Hit(0, (), "computed"), 0, 0, 0.0)
+        if plan.decision.chosen == "both":
+            views = partial(block_views, buffer, block_tokens=self.spec.block_tokens)
+            compute = partial(self._compute_part, buffers, ids)
+            met = Meeting(plan, self.store, views, compute, judge=self._judge, device=device).run()
+        cache = buffered_cache(config, buffers, met.num_in_place)
+        loaded = time.perf_counter()
+        logits = self._compute(cache, ids[:upto], met.num_in_place)
+        computed = self._judge.computed(device, met.num_in_place, upto, self.chunk_tokens, loaded)
+        self._save(buffer, ids[:upto], 0)  # all: what could not be loaded is to be stored again
+        computing = met.compute_s + computed - loaded
+        seconds = {"load": computed - began - computing, "compute": computing, "save": time.perf_counter() - computed}
+        last = logits if upto == len(ids) else None
+        return Prefill(cache, last, met.hit, met.num_reused, seconds, plan.took(computed - began))
+
+    def _compute_part(self, buffers: torch.Tensor, ids: Any, start: int, stop: int) -> None:
+        """Compute tokens of a prompt in place, those before them being there."""
+        self._compute(buffered_cache(self.model.config, buffers, start), ids[:stop], start)
+
+    def _wanted(self, ids: Any, upto: int) -> int:
+        """Leading blocks of a prompt that may be reused."""
+        usable = min(upto, len(ids) - 1)
+        if self.chunk_tokens is None:
+            return min(-(-usable // self.spec.block_tokens), len(ids) // self.spec.block_tokens)
+        return usable // self.chunk_tokens * self.chunk_tokens // self.spec.block_tokens
 
     def _load(self, buffer: torch.Tensor, ids: Any, upto: int) -> Hit:
         if self.store is None:
             return Hit(0, (), "not_held")
-        usable = min(upto, len(ids) - 1)
-        if self.chunk_tokens is None:
-            wanted = min(-(-usable // self.spec.block_tokens), len(ids) // self.spec.block_tokens)
-        else:
-            wanted = usable // self.chunk_tokens * self.chunk_tokens // self.spec.block_tokens
+        wanted = self._wanted(ids, upto)
         hit = self.store.get(ids, block_views(buffer, 0, wanted, self.spec.block_tokens))
         if self.chunk_tokens is None:
             return hit
