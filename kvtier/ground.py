@@ -6,13 +6,12 @@
 
 Keys and values of a token need those of all tokens before it, so only loading can begin at the
 end; blocks do not overlap, so both may write into one buffer at once. ``Ground`` says who does
-what next. Each side asks for a piece, and gets one that ends well before they would meet:
+what next. Each side asks for a piece, and gets one that ends before they are predicted to meet:
 
-* half (computing) or a quarter (loading) of the time until then, so that neither is far
-  from done when the other has nothing left, even if a prediction is off by a factor of two;
-* but not less than some hundredths of what the better side alone would take: small pieces are slow;
-* nothing, if the other side would have everything that is left before this side has its
-  smallest piece. Then only one side works, in one go.
+* most of the way (computing) or a part of it (loading), so that what is left when predictions
+  were wrong is small. A forward pass costs much even for one token, a request to a tier little;
+* nothing, if the other side alone would be done as soon, but for some hundredths. Then only one side
+  works, in one go.
 
 Everything here is decided from numbers given; ``kvtier.integrations.meeting`` does the work.
 
@@ -25,10 +24,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Literal
 
 Seconds = Callable[[int, int], float | None]
 """Predicted seconds for units ``start`` to ``stop``; None while nothing is known."""
+
+#: A piece to compute, and a window to load, are this share of the way to where both are predicted to meet.
+_PIECE_SHARE = 0.8
+_WINDOW_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class Ground:
         compute_s: See ``Seconds``; as long as loading goes on.
         load_s: Likewise, as long as computing goes on.
         start: Units already in place at the beginning.
-        least_s: A piece that takes less is too small.
+        least_s: To gain less is not worth a piece, and pieces that take less are not worth asking for one by one.
         single: Compute one unit at a time.
     """
 
@@ -132,33 +136,35 @@ class Ground:
         return piece
 
     def _piece_units(self) -> int:
-        """How much to compute before asking again; 0 if loading will have everything before."""
-        first, rest = self._compute_s(self.front, self.front + 1), self._load_s(self.front, self.back)
-        if first is None or rest is None:
+        """How much to compute before asking again; 0 if that would gain next to nothing."""
+        rest, unit = self._load_s(self.front, self.back), self._compute_s(self.front, self.front + 1)
+        if rest is None or unit is None:
             return 1
-        self._alone = first > rest
+        meeting, until = self._meeting()
+        self._alone = rest - until <= self._least_s
         if self._alone:
             return 0
         if self._single:
             return 1
-        aim = min(rest, max(self._meeting_s() / 2, self._least_s))
-        return _most(self.back - self.front, lambda n: self._compute_s(self.front, self.front + n), aim)
+        enough = _most(self.back - self.front, lambda n: self._compute_s(self.front, self.front + n), self._least_s)
+        return max(enough, int(_PIECE_SHARE * (meeting - self.front)))
 
     def _window_units(self) -> int:
-        """How much to load before asking again; 0 if computing will have everything before."""
+        """How much to load before asking again; 0 if that would gain next to nothing."""
         left = self.back - self.front
         if left <= 0 or self._alone:
             return max(0, left)
-        last, rest = self._load_s(self.back - 1, self.back), self._compute_s(self.front, self.back)
-        if last is None or rest is None:
+        rest, unit = self._compute_s(self.front, self.back), self._load_s(self.back - 1, self.back)
+        if rest is None or unit is None:
             return 1
-        if last > rest:
+        meeting, until = self._meeting()
+        if rest - until <= self._least_s:
             return 0
-        aim = max(self._meeting_s() / 4, self._least_s)
-        return _most(left, lambda n: self._load_s(self.back - n, self.back), aim)
+        enough = _most(left, lambda n: self._load_s(self.back - n, self.back), self._least_s)
+        return max(enough, int(_WINDOW_SHARE * (self.back - meeting)))
 
-    def _meeting_s(self) -> float:
-        """Seconds until both would meet, if each went on without a pause."""
+    def _meeting(self) -> tuple[int, float]:
+        """The unit at which both would meet if each did its part in one go, and the seconds until then."""
 
         def computing(at: int) -> float:
             return (self._compute_s(self.front, at) or 0.0) if at > self.front else 0.0
@@ -170,7 +176,7 @@ class Ground:
         while low < high:  # to the first unit at which computing up to it takes as long as loading the rest
             middle = (low + high) // 2
             low, high = (low, middle) if computing(middle) >= loading(middle) else (middle + 1, high)
-        return min(max(computing(at), loading(at)) for at in (max(self.front, low - 1), low))
+        return min(((at, max(computing(at), loading(at))) for at in (low, max(self.front, low - 1))), key=itemgetter(1))
 
 
 def _most(limit: int, seconds: Callable[[int], float | None], aim: float) -> int:

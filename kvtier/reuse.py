@@ -198,7 +198,7 @@ def decide(predicted: Mapping[Choice, float], *, again: bool = False) -> Decisio
     """
     known = dict(predicted)
     if "load" not in known or "compute" not in known:
-        side = "computing" if "load" in known else "loading"
+        side = "loading" if "compute" in known else "computing"
         return Decision(chosen="load", reason=f"too little is known about {side}", predicted=known)
     if known["load"] < _SHORT_S:
         return Decision(chosen="load", reason="too short to matter", predicted=known)
@@ -208,3 +208,19 @@ def decide(predicted: Mapping[Choice, float], *, again: bool = False) -> Decisio
     if known.get("both", float("inf")) < _WORTH_BOTH * known[alone]:
         return Decision(chosen="both", reason="predicted to be fastest", predicted=known)
     return Decision(chosen=alone, reason="predicted to be fastest", predicted=known)
+
+
+def both_if_useful(predicted: Mapping[Choice, float]) -> Decision:
+    """Both sides, unless one alone is predicted to be done as soon: then that one.
+
+    Example:
+        >>> both_if_useful({}).chosen
+        'both'
+        >>> both_if_useful({"load": 2.0, "compute": 1.0, "both": 1.1}).chosen
+        'compute'
+    """
+    known = dict(predicted)
+    if "both" not in known or known["both"] < min(known["load"], known["compute"]):
+        return Decision(chosen="both", reason="asked for", predicted=known)
+    alone: Choice = "load" if known["load"] <= known["compute"] else "compute"
+    return Decision(chosen=alone, reason="asked for both, which would gain nothing", predicted=known)

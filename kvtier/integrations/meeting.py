@@ -23,7 +23,7 @@ from kvtier.errors import ConfigError
 from kvtier.ground import Piece
 from kvtier.hashing import Chain
 from kvtier.rates import Cost, Rate, prefill_terms
-from kvtier.reuse import Choice, Decision, Prefix, Prospect, decide
+from kvtier.reuse import Choice, Decision, Prefix, Prospect, both_if_useful, decide
 from kvtier.store import Hit, TieredStore
 
 log = logging.getLogger("kvtier")
@@ -133,9 +133,10 @@ class Judge:
         return now
 
     def _decide(self, reuse: str, known: Mapping[Choice, float]) -> Decision:
-        for choice in get_args(Choice):
-            if choice == reuse:
-                return Decision(chosen=choice, reason="asked for", predicted=known)
+        if reuse == "compute":
+            return Decision(chosen="compute", reason="asked for", predicted=known)
+        if reuse == "both":
+            return both_if_useful(known)
         with self._lock:
             decision = decide(known, again=self._one_sided >= _OBSERVE_AGAIN_AFTER)
             decided = decision.chosen != "both" and {"load", "compute"} <= set(known)

@@ -13,6 +13,10 @@ equal a prefill in one step, because matrix kernels are chosen by shape; the dif
 that of the engine's own prefix cache. ``chunk_tokens`` removes it: then prompts are always
 computed in pieces that end at multiples of ``chunk_tokens``, and a hit is used up to such a
 multiple, so output with any mix of hits equals output without a store, bit for bit.
+
+A prefix in a slow tier may take longer to load than to compute: ``reuse`` says what to do then.
+Under ``"both"`` and ``"auto"`` a prompt may be computed in other pieces each time, so without
+``chunk_tokens`` the output is that of some partial hit, equal up to the same rounding.
 """
 
 from __future__ import annotations
@@ -110,8 +114,8 @@ class CachedLM:
         chunk_tokens: Compute in pieces that end at multiples of this many tokens, and use hits up
             to such a multiple: bit-exact with and without hits. None reuses all it can.
         reuse: What to do about a prefix that the store holds: ``"load"`` it; ``"compute"`` it all the
-            same; ``"both"``: load it from its end while computing from its beginning; ``"auto"``:
-            what is predicted to be fastest. May be set at any time.
+            same; ``"both"``: load it from its end while computing from its beginning, unless that is
+            predicted to gain nothing; ``"auto"``: what is predicted to be fastest. May be set at any time.
 
     Raises:
         UnsupportedModelError: The model's cache cannot be restored exactly.
@@ -125,7 +129,7 @@ class CachedLM:
         store: TieredStore | None,
         *,
         chunk_tokens: int | None = None,
-        reuse: str = "auto",
+        reuse: str = "load",
         _names: Namespace | None = None,
     ) -> None:
         check_reuse(reuse)
@@ -157,7 +161,7 @@ class CachedLM:
         chunk_tokens: int | None = None,
         adapter: str = "",
         salt: bytes = b"",
-        reuse: str = "auto",
+        reuse: str = "load",
         **sizes: Any,
     ) -> CachedLM:
         """A model with a store of its own, opened for its namespace.
