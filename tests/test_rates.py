@@ -91,6 +91,14 @@ def test_the_newest_observations_win():
     assert rate.cost().seconds((100, 1)) == pytest.approx(3.0, rel=0.1)
 
 
+def test_old_observations_of_another_size_fade():
+    rate = Rate()
+    for size, seconds in [(100, 1.0)] * 50 + [(200, 6.0)] * 60:
+        rate.observe((size,), seconds)
+
+    assert rate.cost().seconds((100,)) > 2.0
+
+
 def test_many_short_passes_do_not_wash_out_a_long_one():
     rate = Rate()
     for count in (100, 400, 2000):
@@ -204,6 +212,12 @@ def test_what_is_under_way_is_known_until_it_ends():
     assert sorted(after_one["disk"]) == [30, 50]
     assert rates.costs().queued == {}
     assert rates.begin("me", "disk", 1) is False
+
+
+def test_nobody_crowds_himself():
+    rates = LoadRates()
+
+    assert [rates.begin("me", "disk", 100) for _ in range(2)] == [False, False]
 
 
 @given(st.lists(st.integers(1, 100), max_size=4), st.integers(1, 100))

@@ -158,7 +158,7 @@ class Turns:
             self._changed.notify_all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.sampled_from("cl"), max_size=12),
     st.dictionaries(st.integers(1, 5), st.sampled_from(range(len(FAULTS))), max_size=2),
