@@ -46,7 +46,7 @@ from kvtier.tiers.disk import LMDBTier
 
 SETTINGS = ("load", "compute", "both", "auto")
 #: Throttles: seconds that loading the prefix would take, as a multiple of computing it.
-FULL, QUICK = (0.125, 0.5, 1.0, 2.0, 4.0), (0.25, 1.0, 3.0)
+FULL, QUICK = (0.125, 0.5, 1.0, 2.0, 4.0), (1.0, 3.0)
 NEW_TOKENS = 8
 TAIL_TOKENS = 16
 TARGET = 1.05
@@ -106,7 +106,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--block-tokens", type=int, default=32)
     parser.add_argument("--chunk-tokens", type=int, help="bit-exact: compute in pieces that end at multiples of this")
-    parser.add_argument("--tokens", type=int, help="tokens of the prefix; default 1024, quick: 512")
+    parser.add_argument("--tokens", type=int, help="tokens of the prefix; default 1024, quick: 384")
     parser.add_argument("--runs", type=int, help="interleaved rounds at each rate; default 4, quick: 2")
     parser.add_argument("--quick", action="store_true", help="fewer rates, rounds and tokens: under a minute")
     parser.add_argument("--store", help="where to make the store's directory; default: in the cache directory")
@@ -118,7 +118,7 @@ def arguments() -> argparse.ArgumentParser:
 def prepare(args: argparse.Namespace, directory: Path) -> Subject:
     """The model, the prompt, and its prefix in a directory on disk."""
     unit = args.chunk_tokens or args.block_tokens
-    num_stored = (args.tokens or (512 if args.quick else 1024)) // unit * unit
+    num_stored = (args.tokens or (384 if args.quick else 1024)) // unit * unit
     dtype, device = getattr(torch, args.dtype), torch.device(args.device)
     say("preparing the model ...")
     if args.shape:
