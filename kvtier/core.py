@@ -11,18 +11,20 @@ from kvtier.errors import CorruptBlockError
 from kvtier.hashing import BlockHash
 from kvtier.metrics import Metrics
 from kvtier.placement import Move, Placement
+from kvtier.rates import LoadRates
 from kvtier.tiers.base import Tier
 
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """One store's state. ``placement`` and ``metrics`` are used only under ``lock``."""
+    """One store's state. ``placement``, ``metrics`` and ``loads`` are used only under ``lock``."""
 
     tiers: Sequence[Tier]
     """Fastest first, as numbered in moves."""
 
     placement: Placement
     metrics: Metrics = field(default_factory=Metrics)
+    loads: LoadRates = field(default_factory=LoadRates)
     lock: threading.Condition = field(default_factory=threading.Condition)
     """Held for microseconds, never while bytes move; notified when moves have ended."""
 

@@ -6,8 +6,10 @@ memory is copied while the disk's queue is full.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 
@@ -20,6 +22,13 @@ from kvtier.tiers.base import LayeredTier
 from kvtier.tiers.batches import copy_across, wait_for
 from kvtier.tiers.copying import Striper
 from kvtier.transfer import Mover, Staging
+
+
+class _How(NamedTuple):
+    """How blocks are read."""
+
+    arrivals: Arrivals | None
+    beside: bool
 
 
 class Reader:
@@ -45,7 +54,13 @@ class Reader:
             return self._core.placement.lease(chain.keys, owner, float("inf")), stopped_by
 
     def read(
-        self, chain: Chain, out: Sequence[torch.Tensor], lease: Lease, arrivals: Arrivals | None = None
+        self,
+        chain: Chain,
+        out: Sequence[torch.Tensor],
+        lease: Lease,
+        *,
+        arrivals: Arrivals | None = None,
+        beside: bool = False,
     ) -> tuple[list[int], str | None]:
         """Copy the blocks of a lease, and release it.
 
@@ -54,12 +69,13 @@ class Reader:
             out: A buffer for each, shaped ``[layers, ...]`` if there are ``arrivals``.
             lease: From ``hold``.
             arrivals: Told about layers as they come.
+            beside: A model computes at the same time; what the read takes is learnt as such.
 
         Returns:
             The tier each delivered block came from, and why that is not all of the lease.
         """
         try:
-            return self._read_leased(chain.part(0, len(lease.nodes)), out, lease, arrivals)
+            return self._read_leased(chain.part(0, len(lease.nodes)), out, lease, _How(arrivals, beside))
         finally:
             with self._core.lock:
                 self._core.placement.release(lease)
@@ -69,7 +85,7 @@ class Reader:
         self._striper.close()
 
     def _read_leased(
-        self, chain: Chain, out: Sequence[torch.Tensor], lease: Lease, arrivals: Arrivals | None
+        self, chain: Chain, out: Sequence[torch.Tensor], lease: Lease, how: _How
     ) -> tuple[list[int], str | None]:
         sources: list[int] = []
         while (at := len(sources)) < len(chain):
@@ -78,8 +94,9 @@ class Reader:
             if not tiers:
                 return sources, "damaged"  # an ancestor was found damaged by another reader
             part = chain.part(at, at + len(tiers))
-            layers = arrivals if not at else None  # what a second look finds is there when the read is over
-            done, error = self._read_at_once(tiers, part, out[at : at + len(tiers)], layers)
+            if at:  # what a second look finds is there when the read is over
+                how = _How(None, how.beside)
+            done, error = self._read_at_once(tiers, part, out[at : at + len(tiers)], how)
             sources += tiers[:done]
             if done < len(part) and self._still_in(tiers[done], part.keys[done]):
                 self._mover.submit(self._core.forget(part.keys[done], tiers[done], error))
@@ -87,17 +104,16 @@ class Reader:
         return sources, None
 
     def _read_at_once(
-        self, tiers: Sequence[int], chain: Chain, out: Sequence[torch.Tensor], arrivals: Arrivals | None
+        self, tiers: Sequence[int], chain: Chain, out: Sequence[torch.Tensor], how: _How
     ) -> tuple[int, Exception | None]:
         """Read each block from its tier, all tiers at the same time; how many arrived, and what stopped the rest."""
         mine: dict[int, list[int]] = {}
         for position, tier in enumerate(tiers):
             mine.setdefault(tier, []).append(position)
         shares = list(mine.items())
-        if arrivals is not None:
-            arrivals.expect(len(shares))
+        if how.arrivals is not None:
+            how.arrivals.expect(len(shares))
         ends: dict[int, Exception | None] = {len(chain): None}
-
         stream = _stream_of(out)
 
         def work(turns: Iterator[int]) -> None:
@@ -105,7 +121,7 @@ class Reader:
                 for turn in turns:
                     tier, positions = shares[turn]
                     share = chain.picked(positions)
-                    count, error = self._read_share(tier, share, [out[i] for i in positions], arrivals)
+                    count, error = self._read_share(tier, share, [out[i] for i in positions], how)
                     if count < len(share):
                         ends[positions[count]] = error
 
@@ -120,7 +136,7 @@ class Reader:
         return not now or now[0] == tier
 
     def _read_share(
-        self, tier: int, share: Chain, out: Sequence[torch.Tensor], arrivals: Arrivals | None
+        self, tier: int, share: Chain, out: Sequence[torch.Tensor], how: _How
     ) -> tuple[int, Exception | None]:
         """Read blocks of one tier; how many arrived, and what stopped the rest."""
         source = self._core.tiers[tier]
@@ -131,12 +147,9 @@ class Reader:
             part, targets = share.part(done, done + step), out[done : done + step]
             error: Exception | None = None
             try:
-                if not direct:
-                    count = self._via_host(tier, part, targets)
-                elif arrivals is not None and isinstance(source, LayeredTier):
-                    return source.read_parts(part.keys, targets, part.labels, arrivals.parts, arrivals.arrived), None
-                else:
-                    count = source.read(part.keys, targets, part.labels)
+                count, layered = self._timed(tier, part, targets, how, direct=direct)
+                if layered:
+                    return count, None
             except CorruptBlockError as exc:
                 error, count = exc, part.keys.index(BlockHash(exc.key))
             except TierError as exc:
@@ -144,9 +157,34 @@ class Reader:
             done += count
             if count < len(part):
                 return done, error
-        if arrivals is not None:
-            arrivals.all_arrived()
+        if how.arrivals is not None:
+            how.arrivals.all_arrived()
         return done, None
+
+    def _timed(
+        self, tier: int, part: Chain, targets: Sequence[torch.Tensor], how: _How, *, direct: bool
+    ) -> tuple[int, bool]:
+        """One request to a tier: blocks delivered, and whether their layers were reported. What it takes is learnt."""
+        source, loads, user = self._core.tiers[tier], self._core.loads, object()
+        num_bytes = len(part) * self._core.block_bytes
+        layered = direct and how.arrivals is not None and isinstance(source, LayeredTier)
+        with self._core.lock:
+            crowded = loads.begin(user, source.name, num_bytes)
+        count, began = 0, time.perf_counter()
+        try:
+            if not direct:
+                count = self._via_host(tier, part, targets)
+            elif how.arrivals is not None and isinstance(source, LayeredTier):
+                count = source.read_parts(part.keys, targets, part.labels, how.arrivals.parts, how.arrivals.arrived)
+            else:
+                count = source.read(part.keys, targets, part.labels)
+        finally:
+            seconds = time.perf_counter() - began
+            with self._core.lock:
+                loads.end(user, source.name, num_bytes)
+                if count == len(part):  # answered in full
+                    loads.observe(source.name, num_bytes, seconds, crowded=crowded, beside=how.beside)
+        return count, layered
 
     def _via_host(self, tier: int, part: Chain, out: Sequence[torch.Tensor]) -> int:
         """Host memory is the gateway: read into the staging buffer, then copy to the device."""

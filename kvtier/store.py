@@ -31,6 +31,7 @@ from kvtier.hashing import BlockHash, Chain, Namespace, name_chain
 from kvtier.listing import Listing
 from kvtier.placement import Placement, TierRules
 from kvtier.policy.lru import LRU
+from kvtier.rates import LoadCosts
 from kvtier.reader import Reader
 from kvtier.streaming import Arrivals, Stream, parts_of
 from kvtier.tiers.base import Tier, check_blocks, check_layers
@@ -192,14 +193,21 @@ class TieredStore:
         """
         return self.get_chain(self.name(tokens), out)
 
-    def get_chain(self, chain: Chain, out: Sequence[torch.Tensor]) -> Hit:
-        """``get`` for a caller that names its own blocks."""
+    def get_chain(self, chain: Chain, out: Sequence[torch.Tensor], *, computing: bool | None = None) -> Hit:
+        """``get`` for a caller that names its own blocks; they may start anywhere in a prompt.
+
+        Args:
+            chain: Blocks in prefix order.
+            out: As for ``get``.
+            computing: Given if this is one of several gets for one prompt: whether a model computes
+                at the same time, for what is learnt from it. Promotion is then left to ``promote_chain``.
+        """
         self._check_open()
         wanted = chain.part(0, len(out))
         check_blocks("get", self.spec.block_bytes, wanted.keys, out[: len(wanted)])
         lease, ended_by = self._reader.hold(wanted, "get")
-        sources, failed_by = self._reader.read(wanted, out, lease)
-        return self._served(chain, wanted, sources, failed_by or ended_by)
+        sources, failed_by = self._reader.read(wanted, out, lease, beside=bool(computing))
+        return self._served(chain, wanted, sources, failed_by or ended_by, promote=computing is None)
 
     def stream(self, tokens: Tokens, out: Sequence[torch.Tensor]) -> Stream[Hit]:
         """``get`` in the background, layer by layer, for a model that computes on the first layers meanwhile.
@@ -228,14 +236,16 @@ class TieredStore:
         lease, ended_by = self._reader.hold(wanted, "stream")
 
         def work() -> tuple[Hit, bool]:
-            sources, failed_by = self._reader.read(wanted, out, lease, arrivals)
+            sources, failed_by = self._reader.read(wanted, out, lease, arrivals=arrivals, beside=True)
             return self._served(chain, wanted, sources, failed_by or ended_by), failed_by is None
 
         stream = Stream(arrivals, len(lease.nodes), work)
         self._streams.add(stream)
         return stream
 
-    def _served(self, chain: Chain, wanted: Chain, sources: Sequence[int], stopped_by: str | None) -> Hit:
+    def _served(
+        self, chain: Chain, wanted: Chain, sources: Sequence[int], stopped_by: str | None, *, promote: bool = True
+    ) -> Hit:
         """Count what a read of a chain's leading blocks delivered, and start bringing it up."""
         if stopped_by is None and len(wanted) < len(chain):
             stopped_by = "no_buffer"
@@ -247,9 +257,21 @@ class TieredStore:
             self._core.metrics.add("missed_blocks", len(wanted) - len(sources))
             for tier in sources:
                 self._core.metrics.add("hit_blocks", tier=self.tiers[tier].name)
-            moves = self._core.placement.plan_promote(served) if self._promote and any(sources) else []
-        self._mover.submit(moves)
+        if promote and any(sources):
+            self.promote_chain(served)
         return self._hit(sources, stopped_by)
+
+    def promote_chain(self, keys: Sequence[BlockHash]) -> None:
+        """Copy blocks that a get has delivered to the fastest tier, in the background, if the store does so."""
+        if self._promote:
+            with self._core.lock:
+                moves = self._core.placement.plan_promote(keys)
+            self._mover.submit(moves)
+
+    def load_costs(self) -> LoadCosts:
+        """What reading from each tier takes, learnt from the reads so far, and what is queued there."""
+        with self._core.lock:
+            return self._core.loads.costs()
 
     def prefetch(self, tokens: Tokens) -> Transfer:
         """Start bringing a prompt's leading blocks up to the fastest tier."""

@@ -213,6 +213,8 @@ class Mover:
                 self._thread.submit(self._work)
                 self._working = True
             self.num_pending += 1
+            for tier, num_bytes in self._bytes_by_tier(new.moves).items():
+                self._core.loads.begin(self, tier, num_bytes)
             self._queue.append(new)
             self._bell.notify()
 
@@ -223,6 +225,8 @@ class Mover:
             with self._core.lock:
                 self.num_pending -= len(batch)
                 for each in batch:
+                    for tier, num_bytes in self._bytes_by_tier(each.moves).items():
+                        self._core.loads.end(self, tier, num_bytes)
                     each.end(done, broken)
                 self._core.lock.notify_all()
 
@@ -264,6 +268,12 @@ class Mover:
             done.update(good)
             queue.extend(self._lanes(follow))
         return done, broken
+
+    def _bytes_by_tier(self, moves: Sequence[Move]) -> Counter[str]:
+        """What copies will read from and write to each tier, by its name."""
+        copies = [move for move in moves if move.dst is not None]
+        ends = (end for move in copies for end in (move.src, move.dst) if end is not None)
+        return Counter({self._tiers[end].name: count * self._core.block_bytes for end, count in Counter(ends).items()})
 
     def _lanes(self, moves: Iterable[Move]) -> list[list[Move]]:
         """Moves in an order that is safe for any mix of plans, in runs between the same two tiers.

@@ -455,9 +455,7 @@ GROUPS: tuple[Group, ...] = (
             Mutant("if len(new) == missing:", "if new:", "a put ends though it could go on"),
             Mutant("or move.key in exc.keys}", "}", "a refused block counts as held"),
             Mutant("if not isinstance(exc, BlockRefusedError) or", "if True or", "a refusal costs the whole batch"),
-            Mutant(
-                "list(takewhile(lambda move: move not in lost, new))", "stored", "blocks behind a hole are new"
-            ),
+            Mutant("list(takewhile(lambda move: move not in lost, new))", "stored", "blocks behind a hole are new"),
             Mutant("if taken < len(new):", "if False:", "a put that failed goes on"),
         ),
     ),
@@ -621,6 +619,68 @@ GROUPS: tuple[Group, ...] = (
                 "np.lexsort((~depth, batch))", "np.lexsort((batch, ~depth))", "the deepest leaves first, however new"
             ),
             Mutant("np.cumsum(ends[:end], out=ends[:end])", "pass", "token ids are cut at the wrong place"),
+        ),
+    ),
+    Group(
+        file="kvtier/rates.py",
+        tests=("tests/test_rates.py",),
+        mutants=(
+            Mutant("if found.min() >= 0 and value < least", "if value < least", "a negative weight"),
+            Mutant("term / seconds for term in terms", "term for term in terms", "not the relative error"),
+            Mutant("_FORGET ** (self._num_seen - number)", "_FORGET ** number", "the oldest count most"),
+            Mutant("setdefault(size, deque", "setdefault(0, deque", "short passes wash out long ones"),
+            Mutant("_RIDGE * (np.arange(len(aim)) > 0)", "0.0", "nothing tells terms apart that one observation has"),
+            Mutant("max(1.0, self._beside)", "self._beside", "faster in company"),
+            Mutant("known = self.cost() if beside else None", "known = None", "work beside the other counts as alone"),
+            Mutant("first_term <= _REACH * self.largest", "True", "predicts any size from the smallest"),
+            Mutant("self.num_seen >= _ENOUGH and ", "", "one observation is enough"),
+            Mutant(
+                "for other, count in queued.items() if other != user", "for count in queued.values()", "crowds itself"
+            ),
+            Mutant("min(num_bytes, theirs)", "theirs", "waits for all that others want"),
+            Mutant("if not crowded or not", "if True or not", "crowded reads count as if alone"),
+            Mutant("-(-stop // step) - start // step", "(stop - start) // step", "a pass is forgotten"),
+        ),
+    ),
+    Group(
+        file="kvtier/ground.py",
+        tests=("tests/test_ground.py",),
+        mutants=(
+            Mutant("self.back -= count", "self.back -= count - 1", "a unit is brought twice"),
+            Mutant("self.front += count", "self.front += count + 1", "a unit is brought by nobody"),
+            Mutant(
+                "not self.loading and self._window is None", "not self.loading", "a window under way is not waited for"
+            ),
+            Mutant("if unit > self.front", "if unit < self.front", "what was loaded behind a hole is lost"),
+            Mutant(
+                "range(start, start + num_units)", "range(start, self.num_units)", "a failed window counts as loaded"
+            ),
+            Mutant("while self.front in self.loaded", "if self.front in self.loaded", "loaded units are computed"),
+            Mutant("if self._single:", "if False:", "chunks are computed together"),
+            Mutant(
+                "self._alone = rest - until <= self._least_s", "self._alone = False", "computes though it gains nothing"
+            ),
+            Mutant("if left <= 0 or self._alone:", "if left <= 0:", "leaves work to a side that has declined"),
+            Mutant("        if rest - until <= self._least_s:", "        if False:", "loads though it gains nothing"),
+            Mutant("_PIECE_SHARE * (meeting", "1.2 * (meeting", "computes beyond the meeting"),
+            Mutant("_WINDOW_SHARE * (self.back", "2 * (self.back", "loads beyond the meeting"),
+        ),
+    ),
+    Group(
+        file="kvtier/reuse.py",
+        tests=("tests/test_reuse.py",),
+        mutants=(
+            Mutant("self.num_reusable)", "self.num_tokens)", "the last token is not computed"),
+            Mutant("seconds * self._crowding[tier]", "seconds", "the queue is not looked at"),
+            Mutant("< _WORTH_BOTH * known[alone]", "< 0", "never both"),
+            Mutant('if "both" in known and again', "if False", "a side that was slow once is left out for ever"),
+            Mutant('if known["load"] < _SHORT_S', "if False", "decides about nothing"),
+            Mutant(
+                '"load" if known["load"] <= known["compute"] else "compute"\n    if', '"compute"\n    if', "never loads"
+            ),
+            Mutant("return min(found)", "return max(found)", "begins with a slow head"),
+            Mutant("(self.load_s(0, head) or 0.0) + met", "met", "the head comes for nothing"),
+            Mutant('min(known["load"], known["compute"]):', "9e9:", "both though it gains nothing"),
         ),
     ),
 )

@@ -2,6 +2,7 @@
 
 errors  spec  hashing  format  listing  metrics  config  answers    facts and formulas
    policy   index   resting   room                   judgement: no I/O, no clock, no torch
+   rates    ground  reuse
    formats                                           a block in fewer bytes, and back
    placement      tiers                              decide | move: neither sees the other
        core  streaming  transfer  reader  writer  store
@@ -23,7 +24,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: A part may import from its own layer and from those before it in this list.
 LAYERS = [
     {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers"},
-    {"policy", "index", "resting", "room", "formats"},
+    {"policy", "index", "resting", "room", "formats", "rates", "ground", "reuse"},
     {"placement", "tiers"},
     {"core", "streaming", "transfer", "reader", "writer", "store"},
     {"opening", "integrations", "testing", "__init__"},
@@ -39,8 +40,8 @@ STRANGERS = [
 ]
 
 PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "policy.base", "policy.lru"]
-PURE += ["index", "resting", "room", "placement"]
-JUDGEMENT = ["policy", "index", "resting", "room", "placement"]
+PURE += ["index", "resting", "room", "placement", "rates", "ground", "reuse"]
+JUDGEMENT = ["policy", "index", "resting", "room", "placement", "rates", "ground", "reuse"]
 NO_CLOCK_NO_FILES = {"asyncio", "io", "os", "pathlib", "random", "socket", "tempfile", "threading", "time"}
 
 

@@ -14,35 +14,34 @@ that of the engine's own prefix cache. ``chunk_tokens`` removes it: then prompts
 computed in pieces that end at multiples of ``chunk_tokens``, and a hit is used up to such a
 multiple, so output with any mix of hits equals output without a store, bit for bit. Both hold for
 exact storage formats of the disk tier, not for ``fp8``, ``int8`` and ``int4``.
+
+A prefix in a slow tier may take longer to load than to compute: ``reuse`` says what to do then.
+Under ``"both"`` and ``"auto"`` a prompt may be computed in other pieces each time, so without
+``chunk_tokens`` the output is that of some partial hit, equal up to the same rounding.
 """
 
 from __future__ import annotations
 
-import inspect
-import logging
 import os
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from kvtier.answers import Flushed, Hit
-from kvtier.errors import ConfigError, SpecMismatchError, StreamBrokenError, TokenError
+from kvtier.answers import Flushed
+from kvtier.errors import ConfigError, SpecMismatchError, TokenError
 from kvtier.formats.base import engine_layout
 from kvtier.hashing import Namespace, token_array
 from kvtier.integrations.arena import Arena
-from kvtier.integrations.cache import BufferedLayer, block_views, buffered_cache
+from kvtier.integrations.cache import BufferedLayer, buffered_cache
+from kvtier.integrations.filling import Filling, Layerwise, Prefill, check_filling
 from kvtier.integrations.identity import fingerprint, kv_spec
 from kvtier.opening import open_store
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
 from kvtier.store import TieredStore
-from kvtier.streaming import Stream
-
-log = logging.getLogger("kvtier")
 
 __all__ = ["CachedLM", "Prefill", "fingerprint", "kv_spec", "namespace_of"]
 
@@ -53,27 +52,6 @@ _REFUSED_OPTIONS = {
     "assistant_early_exit": "transformers gives wrong tokens for assisted decoding over a filled cache",
     "return_dict_in_generate": "the answer is token ids; call prefill and model.generate for more",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Prefill:
-    """A prompt ready to be continued."""
-
-    past_key_values: Any
-    """A transformers cache holding every token computed so far."""
-
-    logits: torch.Tensor | None
-    """Logits of the prompt's last token, ``[vocab]``; None if it was left to the caller."""
-
-    hit: Hit
-    """What came from the store."""
-
-    num_reused: int
-    """Prompt tokens not computed again."""
-
-    seconds: dict[str, float]
-    """Wall time by step: ``load`` (naming, match, and copy unless layers come while the model computes),
-    ``compute``, ``save`` (naming, put)."""
 
 
 def namespace_of(
@@ -99,27 +77,7 @@ def namespace_of(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """One prompt to be computed."""
-
-    buffers: torch.Tensor
-    """``[1, layers, 2, kv_heads, capacity, head_dim]``"""
-
-    ids: Any
-    upto: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """What was computed."""
-
-    cache: Any
-    logits: torch.Tensor | None
-    reused: int
-
-
-class CachedLM:
+class CachedLM(Filling):
     """A causal LM whose prefills go through a store.
 
     Args:
@@ -128,11 +86,16 @@ class CachedLM:
             the control of every measurement. The caller closes it.
         chunk_tokens: Compute in pieces that end at multiples of this many tokens, and use hits up
             to such a multiple: bit-exact with and without hits. None reuses all it can.
+        layerwise: Compute on the first layers of a prefix while the last are under way: ``"always"``,
+            ``"never"``, or ``"auto"``: where the model is on a CUDA device. May be set at any time.
+        reuse: What to do about a prefix that the store holds: ``"load"`` it; ``"compute"`` it all the
+            same; ``"both"``: load it from its end while computing from its beginning, unless that is
+            predicted to gain nothing; ``"auto"``: what is predicted to be fastest. May be set at any time.
 
     Raises:
         UnsupportedModelError: The model's cache cannot be restored exactly.
         SpecMismatchError: The store is for another geometry, other weights or another ``chunk_tokens``.
-        ConfigError: ``chunk_tokens`` is not a multiple of the block length.
+        ConfigError: ``chunk_tokens`` is not a multiple of the block length, or a setting is none of these.
     """
 
     def __init__(
@@ -141,27 +104,21 @@ class CachedLM:
         store: TieredStore | None,
         *,
         chunk_tokens: int | None = None,
-        layerwise: Literal["auto", "always", "never"] = "auto",
+        layerwise: Layerwise = "auto",
+        reuse: str = "load",
         _names: Namespace | None = None,
     ) -> None:
-        if layerwise not in {"auto", "always", "never"}:
-            raise ConfigError(f"layerwise must be 'auto', 'always' or 'never', got {layerwise!r}")
         if store is None:
             _check_chunk(chunk_tokens, 1)
-            self.spec = kv_spec(model)
+            spec = kv_spec(model)
         else:
-            self.spec = store.spec
+            spec = store.spec
             if store.namespace is not _names:  # ``open`` has just derived it from this very model
                 _check_namespace(model, store, chunk_tokens)
-        self.model = model
-        self.store = store
-        self.chunk_tokens = chunk_tokens
-        self.layerwise = layerwise
+        super().__init__(model, store, spec, chunk_tokens=chunk_tokens, layerwise=layerwise, reuse=reuse)
         self._arena = Arena()
-        self._dtype = getattr(torch, self.spec.dtype)
+        self._dtype = getattr(torch, spec.dtype)
         self._vocab: int = model.config.get_text_config(decoder=True).vocab_size
-        takes_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._last_only = {"logits_to_keep": 1} if takes_keep else {}
 
     @classmethod
     def open(
@@ -173,6 +130,8 @@ class CachedLM:
         chunk_tokens: int | None = None,
         adapter: str = "",
         salt: bytes = b"",
+        layerwise: Layerwise = "auto",
+        reuse: str = "load",
         **sizes: Any,
     ) -> CachedLM:
         """A model with a store of its own, opened for its namespace.
@@ -184,11 +143,14 @@ class CachedLM:
             chunk_tokens: As for the constructor.
             adapter: Name and digest of a LoRA in effect that is not part of the weights.
             salt: A tenant's secret.
+            layerwise: As for the constructor.
+            reuse: As for the constructor.
             sizes: ``device``, ``host``, ``disk``, ``disk_format`` and other arguments of ``kvtier.open_store``.
         """
+        check_filling(layerwise, reuse)
         names = namespace_of(model, block_tokens=block_tokens, chunk_tokens=chunk_tokens, adapter=adapter, salt=salt)
         store = open_store(directory, names, **sizes)
-        return cls(model, store, chunk_tokens=chunk_tokens, _names=store.namespace)
+        return cls(model, store, chunk_tokens=chunk_tokens, layerwise=layerwise, reuse=reuse, _names=store.namespace)
 
     def prefill(self, prompt: Sequence[int], *, max_new_tokens: int = 0) -> Prefill:
         """Compute what the store does not have of a prompt, and save it.
@@ -202,7 +164,7 @@ class CachedLM:
         """
         ids = self._checked(prompt)
         buffers = self._buffers(1, len(ids) + max_new_tokens)
-        return self._fill(buffers, 0, ids, len(ids))
+        return self._fill(buffers, ids, len(ids))
 
     def generate(
         self, prompts: Sequence[int] | Sequence[Sequence[int]], *, max_new_tokens: int = 32, **options: Any
@@ -238,7 +200,7 @@ class CachedLM:
         for row, ids in enumerate(rows):
             pad = longest - len(ids)
             buffers[row, :, :, :, :pad] = 0
-            self._fill(buffers[row : row + 1, :, :, :, pad:], 0, ids, len(ids) - 1)
+            self._fill(buffers[row : row + 1, :, :, :, pad:], ids, len(ids) - 1)
             tokens[row, pad:] = torch.from_numpy(ids.astype(np.int64))
             mask[row, pad:] = 1
         cache = buffered_cache(self.model.config, buffers, longest - 1)
@@ -274,89 +236,6 @@ class CachedLM:
                 **arguments,
             )
         return output
-
-    def _fill(self, buffers: torch.Tensor, row: int, ids: Any, upto: int) -> Prefill:
-        """Bring the first ``upto`` tokens of a prompt into a buffer: load, compute, save."""
-        began = time.perf_counter()
-        blocks = block_views(buffers[row], 0, self._wanted(ids, upto), self.spec.block_tokens)
-        work = _Work(buffers[row : row + 1], ids, upto)
-        if self.store is None:
-            hit, loaded = Hit(0, (), "not_held"), began
-            done = self._continue(work, hit)
-        elif self._overlaps():
-            stream = self.store.stream(ids, blocks)
-            loaded = time.perf_counter()
-            hit, done = self._continue_meanwhile(work, stream)
-        else:
-            hit = self._usable(self.store.get(ids, blocks))
-            loaded = time.perf_counter()
-            done = self._continue(work, hit)
-        computed = time.perf_counter()
-        self._save(buffers[row], ids[:upto], hit.num_blocks)
-        saved = time.perf_counter()
-        seconds = {"load": loaded - began, "compute": computed - loaded, "save": saved - computed}
-        last = done.logits if upto == len(ids) else None
-        return Prefill(done.cache, last, hit, done.reused, seconds)
-
-    def _overlaps(self) -> bool:
-        """Whether to compute while layers are under way."""
-        return self.layerwise == "always" or (self.layerwise == "auto" and self.model.device.type == "cuda")
-
-    def _continue_meanwhile(self, work: _Work, stream: Stream[Hit]) -> tuple[Hit, _Done]:
-        """Compute on what a stream delivers; again, if it turns out to deliver less than it promised."""
-        promised = Hit(stream.num_promised * self.spec.block_tokens, ("",) * stream.num_promised, None)
-        done = None
-        try:
-            done = self._continue(work, self._usable(promised), stream.wait)
-        except StreamBrokenError:
-            log.warning("a streamed prefix broke off; what was computed on it is thrown away")
-        finally:  # whatever happened: nobody may write to the buffer any more
-            arrived = stream.result()
-        hit = self._usable(arrived)
-        if done is None or arrived.num_blocks < stream.num_promised:
-            done = self._continue(work, hit)
-        return hit, done
-
-    def _continue(self, work: _Work, hit: Hit, wait: Callable[[int], None] | None = None) -> _Done:
-        """Compute what a hit leaves to be computed."""
-        reused = min(hit.num_tokens, work.upto if work.upto < len(work.ids) else len(work.ids) - 1)
-        cache = buffered_cache(self.model.config, work.buffers, reused, wait)
-        return _Done(cache, self._compute(cache, work.ids[: work.upto], reused), reused)
-
-    def _wanted(self, ids: Any, upto: int) -> int:
-        """Blocks of a prompt worth loading."""
-        usable = min(upto, len(ids) - 1)
-        if self.chunk_tokens is not None:
-            return int(usable // self.chunk_tokens * self.chunk_tokens // self.spec.block_tokens)
-        return int(min(-(-usable // self.spec.block_tokens), len(ids) // self.spec.block_tokens))
-
-    def _usable(self, hit: Hit) -> Hit:
-        """A hit less what must be computed again."""
-        if self.chunk_tokens is None:
-            return hit
-        whole = hit.num_tokens // self.chunk_tokens * self.chunk_tokens
-        return Hit(whole, hit.tiers[: whole // self.spec.block_tokens], hit.stopped_by)
-
-    def _compute(self, cache: Any, ids: Any, reused: int) -> torch.Tensor | None:
-        """Run the model over the tokens that are not in the cache yet; logits of the last one."""
-        logits = None
-        step = self.chunk_tokens or len(ids)
-        while reused < len(ids):
-            stop = min(len(ids), (reused // step + 1) * step)
-            piece = torch.from_numpy(ids[reused:stop].astype(np.int64))[None].to(self.model.device)
-            with torch.no_grad():
-                output = self.model(input_ids=piece, past_key_values=cache, use_cache=True, **self._last_only)
-            logits = output.logits[0, -1]
-            reused = stop
-        return logits
-
-    def _save(self, buffer: torch.Tensor, ids: Any, start: int) -> None:
-        if self.store is None:
-            return
-        step = self.chunk_tokens or self.spec.block_tokens
-        stop = len(ids) // step * step // self.spec.block_tokens
-        if stop > start:
-            self.store.put(ids, block_views(buffer, start, stop, self.spec.block_tokens), start=start)
 
     def _buffers(self, num_rows: int, num_tokens: int) -> torch.Tensor:
         """Room for whole blocks of ``num_tokens`` tokens in each row."""
