@@ -95,6 +95,19 @@ def test_a_block_of_any_other_shape_and_strides_will_do(name):
 
 
 @every_format
+def test_a_block_whose_bytes_lie_apart_will_do(name):
+    codec = make(name, SPECS[0])
+    block = as_bytes(like_kv(SPECS[0]))
+    shape = strided(SPECS[0])[0].shape
+    source, target = (torch.zeros(*shape[:-1], 2 * shape[-1], dtype=torch.uint8)[..., ::2] for _ in range(2))
+    source.copy_(block.view(shape))
+
+    codec.decode(KEY, encoded(codec, source), target)
+
+    assert torch.equal(target.reshape(-1), decoded(codec, encoded(codec, block)))
+
+
+@every_format
 def test_a_block_at_an_odd_address_will_do(name):
     codec, block = make(name, SPECS[0]), as_bytes(like_kv(SPECS[0]))
     source = torch.zeros(len(block) + 1, dtype=torch.uint8)[1:]
