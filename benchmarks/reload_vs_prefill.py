@@ -10,7 +10,6 @@ break-even and what it costs. The control is always recompute.
 """
 
 import argparse
-import os
 import sys
 import time
 from functools import partial
@@ -22,7 +21,7 @@ import torch
 from lib.limits import RawDisk, best_memcpy
 from lib.machine import conditions, has_bfloat16
 from lib.model import cache_dir, load_model, resolve_model
-from lib.random_model import random_model
+from lib.random_model import free_bytes, random_model
 from lib.reload import LengthResult, ReloadBench, Subject
 from lib.reload_report import break_even_tokens, computed_ratios, draw, price_tag, rows_of, table, words
 from lib.results import write_json
@@ -145,12 +144,8 @@ def random_subject(args: argparse.Namespace, device: torch.device) -> tuple[Any,
     """Random weights in a true geometry, with as many layers as fit."""
     shape = SHAPES[args.shape]
     dtype = torch.bfloat16 if args.dtype == "auto" else getattr(torch, args.dtype)
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info()[0]
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     # A quarter for weights and cache of the longest prompt: the tiers hold every prompt as well.
-    fits = layers_that_fit(shape, dtype, free // 4, max(lengths(args)))
+    fits = layers_that_fit(shape, dtype, free_bytes(device) // 4, max(lengths(args)))
     layers = args.layers or max(1, min(shape.num_layers, fits))
     say(f"making {shape.name} with {layers} of {shape.num_layers} layers, random weights, {dtype} ...")
     model = random_model(shape, num_layers=layers, dtype=dtype, device=device)

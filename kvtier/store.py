@@ -34,7 +34,7 @@ from kvtier.policy.lru import LRU
 from kvtier.rates import LoadCosts
 from kvtier.reader import Reader
 from kvtier.streaming import Arrivals, Stream, parts_of
-from kvtier.tiers.base import Tier, check_blocks, check_layers
+from kvtier.tiers.base import Tier, check_blocks, check_layers, check_tiers
 from kvtier.tiers.batches import wait_for
 from kvtier.transfer import Mover, Transfer
 from kvtier.writer import Writer, write_behind_blocks
@@ -80,7 +80,7 @@ class TieredStore:
         put_patience_s: float = 0.05,
         group_age_s: float = 0.02,
     ) -> None:
-        _check_tiers(tiers, namespace.spec.block_bytes)
+        check_tiers(tiers, namespace.spec.block_bytes)
         for name, seconds in (("put_patience_s", put_patience_s), ("group_age_s", group_age_s)):
             if not seconds >= 0:
                 raise ConfigError(f"{name} must be 0 or more seconds, got {seconds!r}")
@@ -397,16 +397,3 @@ class TieredStore:
     def _check_open(self) -> None:
         if self._closed:
             raise TierClosedError("store", "used after close()")
-
-
-def _check_tiers(tiers: Sequence[Tier], block_bytes: int) -> None:
-    if not tiers:
-        raise ConfigError("a store needs at least one tier with room for a block")
-    names = [tier.name for tier in tiers]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"tier names must differ, got {names}")
-    for tier in tiers:
-        if tier.block_bytes != block_bytes:
-            raise SpecMismatchError(
-                f"{tier.name}: tier holds blocks of {tier.block_bytes} bytes, the namespace's have {block_bytes}"
-            )

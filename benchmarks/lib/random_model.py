@@ -7,6 +7,7 @@ Speed does not depend on the values as long as they stay finite, so one bank of 
 is drawn and repeated. Its length is prime: no two rows of a matrix start at the same place.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from .shapes import Shape
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 
 _BANK_NUMBERS = 4_194_301  # the largest prime below 2**22: 8 MB of bfloat16
 _HALF_WIDTH = 0.02 * 3**0.5  # uniform noise with the usual standard deviation of 0.02
+
+
+def free_bytes(device: "torch.device") -> int:
+    """Memory of a device, or of the machine, that is free now."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def random_model(

@@ -21,7 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from kvtier.errors import SpecMismatchError
+from kvtier.errors import ConfigError, SpecMismatchError
 from kvtier.hashing import BlockHash, Label
 
 
@@ -195,3 +195,22 @@ def check_layers(tier: str, keys: Sequence[BlockHash], out: Sequence[torch.Tenso
             )
     if [part.start for part in parts] != edges[:-1]:
         raise SpecMismatchError(f"{tier}: parts {list(parts)} do not cover the layers in order, each once")
+
+
+def check_tiers(tiers: Sequence[Tier], block_bytes: int) -> None:
+    """Refuse tiers that cannot be one store's.
+
+    Raises:
+        ConfigError: None at all, or two with one name.
+        SpecMismatchError: One has another block size.
+    """
+    if not tiers:
+        raise ConfigError("a store needs at least one tier with room for a block")
+    names = [tier.name for tier in tiers]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"tier names must differ, got {names}")
+    for tier in tiers:
+        if tier.block_bytes != block_bytes:
+            raise SpecMismatchError(
+                f"{tier.name}: tier holds blocks of {tier.block_bytes} bytes, the namespace's have {block_bytes}"
+            )
