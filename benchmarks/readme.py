@@ -1,4 +1,4 @@
-"""Fill the marked parts of the README and of docs/benchmarks.md from committed results and examples.
+"""Fill the marked parts of the README and of pages under docs/ from committed results and examples.
 
 A part stands between ``<!-- name -->`` and ``<!-- /name -->``. With ``--check`` nothing is written,
 and a stale part is an error: that is what the test runs.
@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lib import formats_report
 from lib.bandwidth_markdown import markdown
+from lib.result_tables import layerwise_table, meeting_table, scale_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -48,9 +50,10 @@ def renew(page: Path, texts: dict[str, str], *, write: bool) -> list[str]:
 
 def parts() -> dict[str, dict[str, str]]:
     """Every marked part's text, by page."""
-    reload = json.loads((RESULTS / "reload_vs_prefill.json").read_text())
-    bandwidth = json.loads((RESULTS / "tier_bandwidth.json").read_text())
-    scale = json.loads((RESULTS / "index_scale.json").read_text())
+    names = ("reload_vs_prefill", "tier_bandwidth", "index_scale", "layerwise", "compute_or_load", "storage_formats")
+    reload, bandwidth, scale, layerwise, meeting, formats = (
+        json.loads((RESULTS / f"{name}.json").read_text()) for name in names
+    )
     return {
         "README.md": {
             "raw_tensors": (ROOT / "examples" / "raw_tensors.py").read_text().rstrip(),
@@ -58,7 +61,13 @@ def parts() -> dict[str, dict[str, str]]:
             "reload": reload_table(reload),
             "computed": computed_table(reload),
         },
-        "docs/benchmarks.md": {**markdown(bandwidth), "scale": scale_table(scale)},
+        "docs/benchmarks.md": {
+            **markdown(bandwidth),
+            "scale": scale_table(scale),
+            "layerwise": layerwise_table(layerwise),
+            "meeting": meeting_table(meeting),
+        },
+        "docs/formats.md": {"formats": formats_report.markdown(formats)},
     }
 
 
@@ -124,22 +133,6 @@ def computed_table(report: dict[str, Any]) -> str:
         loses = "" if row["one_drive_speedup"] > 1 else " (loses)"
         needed, gained = f"{row['break_even_gb_per_s']:.1f}", f"{row['one_drive_speedup']:.2f}x{loses}"
         lines.append(f"| {row['shape']} on {row['gpu']} | {needed} | {gained} |")
-    return "\n".join(lines)
-
-
-def scale_table(report: dict[str, Any]) -> str:
-    """The index at several sizes."""
-    about = report["conditions"]
-    lines = [
-        f"{about['cpu']}, {about['cores']} cores; {about['date_utc'][:10]}.",
-        "",
-        "| blocks | bytes a block | naming and match, ms | of tokens | put + evict a second | restart, s |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in report["rows"]:
-        cells = [f"{row['blocks']:,}", f"{row['bytes_per_block']:,.0f}", f"{row['match_ms']:.1f}"]
-        cells += [f"{row['long_prompt_tokens']:,}", f"{row['decisions_per_s']:,.0f}", f"{row['restart_s']:.2f}"]
-        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
