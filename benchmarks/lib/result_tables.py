@@ -11,8 +11,7 @@ def scale_table(report: dict[str, Any]) -> str:
     lines = [
         f"{about['cpu']}, {about['cores']} cores; {about['date_utc'][:10]}.",
         "",
-        "| blocks | bytes a block | naming and match, ms | of tokens | put + evict a second | restart, s "
-        "| bytes a block after it | put + evict a second after it |",
+        "| blocks | bytes a block | match, ms | of tokens | put + evict, 1/s | restart, s | then bytes a block | put + evict |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in report["rows"]:
@@ -28,8 +27,7 @@ def layerwise_table(report: dict[str, Any]) -> str:
     lines = [
         heading(report),
         "",
-        "| prefix | new tokens | from | load, ms | compute, ms | one after the other, ms | layer by layer, ms "
-        "| of that | of the larger |",
+        "| prefix | new | from | load, ms | compute, ms | one by one, ms | layerwise, ms | of that | of the larger |",
         "| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in report["rows"]:
