@@ -11,7 +11,7 @@ def scale_table(report: dict[str, Any]) -> str:
     lines = [
         f"{about['cpu']}, {about['cores']} cores; {about['date_utc'][:10]}.",
         "",
-        "| blocks | bytes a block | match, ms | of tokens | put + evict, 1/s | restart, s | then bytes a block | put + evict |",
+        "| blocks | bytes each | match, ms | of tokens | put + evict, 1/s | restart, s | then bytes each | put + evict |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in report["rows"]:
@@ -44,7 +44,7 @@ def meeting_table(report: dict[str, Any]) -> str:
     lines = [
         heading(report) + f" A prefix of {about['prefix_tokens']:,} tokens, {about['prefix_bytes'] / 2**20:.0f} MiB.",
         "",
-        "| rate of the tier, MB/s | load, s | compute, s | both, s | auto, s | auto took | both / better | auto / better |",
+        "| rate, MB/s | load, s | compute, s | both, s | auto, s | auto took | both / better | auto / better |",
         "| ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |",
     ]
     for row in report["rows"]:
