@@ -11,7 +11,7 @@ def scale_table(report: dict[str, Any]) -> str:
     lines = [
         f"{about['cpu']}, {about['cores']} cores; {about['date_utc'][:10]}.",
         "",
-        "| blocks | bytes each | match, ms | of tokens | put + evict, 1/s | restart, s | then bytes each | put + evict |",
+        "| blocks | bytes each | match, ms | of tokens | put + evict, 1/s | restart, s | then bytes each | and puts |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in report["rows"]:
