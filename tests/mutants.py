@@ -479,7 +479,6 @@ GROUPS: tuple[Group, ...] = (
             Mutant('layout=f"{namespace.layout}/{name}"', "layout=namespace.layout", "exact and lossy blocks mix"),
             Mutant("memory.strides[-1] != 1", "False", "strided bytes are taken for numbers"),
             Mutant("return engine if slash and name in FORMATS else layout", "return engine", "chunks are forgotten"),
-            Mutant("len(self._arrays[name]) < num_bytes", "False", "a larger block does not fit"),
         ),
     ),
     Group(
@@ -493,7 +492,7 @@ GROUPS: tuple[Group, ...] = (
             Mutant("!= used:", "< 0:", "frames that do not add up are decoded"),
             Mutant("if len(plane) != size:", "if False:", "a short plane is decoded"),
             Mutant("halves[:, 0] = encoded", "halves[:, 1] = encoded", "low halves over high ones"),
-            Mutant("if len(frame) < len(exponents) else", "if True else", "a plane of noise is taken for a frame"),
+            Mutant("if len(frame) == size:", "if False:", "a plane stored as it is is taken for a frame"),
             Mutant("low_at = _join(", "_join(", "every group gets the first one's mantissas"),
         ),
     ),

@@ -105,6 +105,20 @@ def test_the_largest_numbers_of_a_dtype_stay_finite(kind, spec):
     assert (back >= largest / 3).all()
 
 
+@pytest.mark.parametrize("kind", [Int8, Int4, Float8])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_numbers_are_rounded_to_the_dtype_as_torch_does_it(kind, dtype, seed):
+    wide = SPECS[0]
+    narrow = next(spec for spec in SPECS if spec.dtype == dtype)
+    numbers = like_kv(narrow, seed)
+
+    back, exact = there_and_back(kind(narrow), numbers), there_and_back(kind(wide), numbers.float())
+
+    assert torch.equal(back.view(torch.int16), exact.to(dtype_of(narrow)).view(torch.int16))
+
+
 @pytest.mark.parametrize("kind", [Int8, Int4])
 def test_a_range_wider_than_float32_is_refused(kind):
     codec, numbers = kind(SPECS[0]), like_kv(SPECS[0])

@@ -277,6 +277,7 @@ def test_close_waits_for_a_read_that_is_being_decoded(monkeypatch):
 
     with pytest.raises(TierClosedError):
         tier.read(part.keys, out, part.labels)
+    closer.join(0.3)  # long enough for a close that does not wait
     assert closer.is_alive()
     go_on.set()
     reader.join(60)
