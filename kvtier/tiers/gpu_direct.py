@@ -45,7 +45,11 @@ FILE_SYSTEMS = ("ext4", "xfs")
 #: Buffers on this type of device are reached; a test on the CPU puts its own here.
 _DEVICE = "cuda"
 
+#: Where the kernel says which drive a device number is.
+_BLOCK_DEVICES = Path("/sys/dev/block")
+
 _MODE_LOCK = threading.Lock()
+"""Held while kvikio's mode is another one, for the whole process."""
 
 
 class GpuDirect:
@@ -341,5 +345,5 @@ def file_system(path: Path) -> str:
 def on_nvme(path: Path) -> bool:
     """Whether a file lies on an NVMe drive or a partition of one, with nothing in between."""
     device = path.stat().st_dev
-    block = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
+    block = (_BLOCK_DEVICES / f"{os.major(device)}:{os.minor(device)}").resolve()
     return block.name.startswith("nvme")
