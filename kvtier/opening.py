@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -30,6 +30,7 @@ def open_store(
     on: str | torch.device = "cpu",
     disk_format: str = "raw",
     disk_budget: float | None = None,
+    gpu_direct: Literal["off", "auto"] = "off",
     **options: Any,
 ) -> TieredStore:
     """A store over up to three tiers: device memory, host memory, and a directory on NVMe.
@@ -48,6 +49,8 @@ def open_store(
             directory serves the blocks of one format only.
         disk_budget: With ``"lossless"``: share of its raw bytes that a block may take, see
             ``kvtier.formats.lossless.Lossless``.
+        gpu_direct: ``"auto"``: blocks go from the drive straight into GPU memory where GPUDirect Storage is there
+            for it, see ``kvtier.tiers.disk.LMDBTier``. Only with ``"raw"``: other formats are decoded on the CPU.
         options: Passed on to ``TieredStore``.
 
     Returns:
@@ -62,12 +65,14 @@ def open_store(
     if sizes["disk"] and directory is None:
         raise ConfigError("a disk tier needs a directory; pass one, or disk=0")
     codec = _codec(disk_format, disk_budget, spec, sizes["disk"])
+    if gpu_direct != "off" and (codec is not None or not sizes["disk"]):
+        raise ConfigError(f"gpu_direct={gpu_direct!r} is for a disk tier of raw blocks; leave it out")
     where = torch.device(on)
     tiers: list[Tier] = []
     try:
         if sizes["disk"]:  # first: it fails for more reasons, and before memory is touched
             assert directory is not None
-            tiers.append(_disk_tier(directory, sizes["disk"], spec, codec))
+            tiers.append(_disk_tier(directory, sizes["disk"], spec, codec, gpu_direct))
         for name, on_device, pinned in (("host", torch.device("cpu"), where.type == "cuda"), ("device", where, False)):
             if sizes[name]:
                 pool = MemoryTier(
@@ -93,11 +98,22 @@ def _codec(name: str, budget: float | None, spec: KVSpec, disk_bytes: int) -> Co
     return codec
 
 
-def _disk_tier(directory: str | os.PathLike[str], disk_bytes: int, spec: KVSpec, codec: Codec | None) -> Tier:
+def _disk_tier(
+    directory: str | os.PathLike[str],
+    disk_bytes: int,
+    spec: KVSpec,
+    codec: Codec | None,
+    gpu_direct: Literal["off", "auto"],
+) -> Tier:
     block_bytes = spec.block_bytes if codec is None else codec.encoded_bytes
     try:
         tier = LMDBTier(
-            "disk", directory, capacity_bytes=disk_bytes, block_bytes=block_bytes, block_tokens=spec.block_tokens
+            "disk",
+            directory,
+            capacity_bytes=disk_bytes,
+            block_bytes=block_bytes,
+            block_tokens=spec.block_tokens,
+            gpu_direct=gpu_direct,
         )
     except SpecMismatchError as exc:
         raise SpecMismatchError(f"{exc}; or was it written with another disk_format?") from exc

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -18,10 +18,13 @@ from kvtier.errors import CorruptBlockError, TierError
 from kvtier.hashing import BlockHash, Chain
 from kvtier.index import Lease
 from kvtier.streaming import Arrivals
-from kvtier.tiers.base import LayeredTier
+from kvtier.tiers.base import DirectTier, LayeredTier, Tier
 from kvtier.tiers.batches import copy_across, wait_for
 from kvtier.tiers.copying import Striper
 from kvtier.transfer import Mover, Staging
+
+_Way = Literal["whole", "layers", "via host"]
+"""Blocks as they are, layer by layer, or through the staging buffer."""
 
 
 class _How(NamedTuple):
@@ -29,6 +32,12 @@ class _How(NamedTuple):
 
     arrivals: Arrivals | None
     beside: bool
+
+    def way(self, source: Tier, out: Sequence[torch.Tensor]) -> _Way:
+        """From a tier into buffers; layers only where somebody waits for them."""
+        if source.any_device or all(buffer.device.type == "cpu" for buffer in out):
+            return "layers" if self.arrivals is not None and isinstance(source, LayeredTier) else "whole"
+        return "whole" if isinstance(source, DirectTier) and source.reaches(out) else "via host"
 
 
 class Reader:
@@ -139,16 +148,15 @@ class Reader:
         self, tier: int, share: Chain, out: Sequence[torch.Tensor], how: _How
     ) -> tuple[int, Exception | None]:
         """Read blocks of one tier; how many arrived, and what stopped the rest."""
-        source = self._core.tiers[tier]
-        direct = source.any_device or all(buffer.device.type == "cpu" for buffer in out)
-        step = len(share) if direct else len(self._bounce().blocks)
+        way = how.way(self._core.tiers[tier], out)
+        step = len(self._bounce().blocks) if way == "via host" else len(share)
         done = 0
         while done < len(share):
             part, targets = share.part(done, done + step), out[done : done + step]
             error: Exception | None = None
             try:
-                count, layered = self._timed(tier, part, targets, how, direct=direct)
-                if layered:
+                count = self._timed(tier, part, targets, how, way)
+                if way == "layers":
                     return count, None
             except CorruptBlockError as exc:
                 error, count = exc, part.keys.index(BlockHash(exc.key))
@@ -161,20 +169,19 @@ class Reader:
             how.arrivals.all_arrived()
         return done, None
 
-    def _timed(
-        self, tier: int, part: Chain, targets: Sequence[torch.Tensor], how: _How, *, direct: bool
-    ) -> tuple[int, bool]:
-        """One request to a tier: blocks delivered, and whether their layers were reported. What it takes is learnt."""
+    def _timed(self, tier: int, part: Chain, targets: Sequence[torch.Tensor], how: _How, way: _Way) -> int:
+        """One request to a tier: blocks delivered. What it takes is learnt."""
         source, loads, user = self._core.tiers[tier], self._core.loads, object()
         num_bytes = len(part) * self._core.block_bytes
-        layered = direct and how.arrivals is not None and isinstance(source, LayeredTier)
         with self._core.lock:
             crowded = loads.begin(user, source.name, num_bytes)
         count, began = 0, time.perf_counter()
         try:
-            if not direct:
+            if way == "via host":
                 count = self._via_host(tier, part, targets)
-            elif how.arrivals is not None and isinstance(source, LayeredTier):
+            elif way == "layers":
+                assert how.arrivals is not None
+                assert isinstance(source, LayeredTier)
                 count = source.read_parts(part.keys, targets, part.labels, how.arrivals.parts, how.arrivals.arrived)
             else:
                 count = source.read(part.keys, targets, part.labels)
@@ -184,7 +191,7 @@ class Reader:
                 loads.end(user, source.name, num_bytes)
                 if count == len(part):  # answered in full
                     loads.observe(source.name, num_bytes, seconds, crowded=crowded, beside=how.beside)
-        return count, layered
+        return count
 
     def _via_host(self, tier: int, part: Chain, out: Sequence[torch.Tensor]) -> int:
         """Host memory is the gateway: read into the staging buffer, then copy to the device."""

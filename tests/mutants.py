@@ -360,6 +360,45 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/tiers/gpu_direct.py",
+        tests=("tests/tiers/test_gpu_direct.py",),
+        mutants=(
+            Mutant("start // self._window % 2 * self._window", "0", "a window is read over the one that is checked"),
+            Mutant("good.append(i)", "pass", "nothing is proven"),
+            Mutant(
+                "except CorruptBlockError:\n                    continue",
+                "except CorruptBlockError:\n                    pass",
+                "what is not proven is served",
+            ),
+            Mutant("batch.label(i))", "None)", "another prompt's block is served"),
+            Mutant("future.get() == self._row_bytes", "future.get()", "a short read counts as arrived"),
+            Mutant("left[:end]", "left", "bytes that are not proven reach the caller's buffer"),
+            Mutant("            if end:\n", "            if left:\n", "the way is blamed for a damaged drive"),
+            Mutant("return {left[end]: damage[end]}", "return {end: damage[end]}", "the run ends at the wrong block"),
+            Mutant("for window in coming:", "for window in ():", "the drive writes to rows that are used again"),
+            Mutant("return not self._broken and self.takes(out)", "return self.takes(out)", "a bad way is taken again"),
+            Mutant("rows.scratch is not None and not self._broken:", "rows.scratch is not None:", "likewise, asked"),
+            Mutant("len(devices) == 1 and", "", "buffers on several devices"),
+            Mutant("        with self._lock:\n            try:", "        if True:\n            try:", "shared rows"),
+            Mutant("-memory.data_ptr() % PAGE_BYTES", "8", "rows off a page's boundary"),
+            Mutant('defaults.set("compat_mode", kvikio.CompatMode.OFF)', "_MODE_LOCK", "kvikio falls back in silence"),
+            Mutant("        if os.getpid() == self._pid:", "        if True:", "a forked child closes the file"),
+            Mutant("if kind not in FILE_SYSTEMS:", "if False:", "any file system will do"),
+            Mutant("if not on_nvme(data):", "if False:", "any drive will do"),
+            Mutant(".is_compat_mode_preferred():", ".__name__ is None:", "kvikio's own way through host memory"),
+            Mutant("if not self._broken:", "if True:", "the warning is repeated"),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/records.py",
+        tests=("tests/tiers/test_disk.py",),
+        mutants=(
+            Mutant("if record is None:", "if False:", "an unreadable record is an error kvtier does not know"),
+            Mutant("header.label != label", "False", "another prompt's block is served"),
+            Mutant("i > min(ends", "i > max(ends", "more is read than can be served"),
+        ),
+    ),
+    Group(
         file="kvtier/tiers/batches.py",
         tests=("tests/tiers/test_batches.py",),
         mutants=(
@@ -383,12 +422,23 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/reader.py",
-        tests=("tests/test_streaming.py", "tests/test_store.py", "tests/test_store_faults.py"),
+        tests=(
+            "tests/test_streaming.py",
+            "tests/test_store.py",
+            "tests/test_store_faults.py",
+            "tests/tiers/test_gpu_direct.py",
+        ),
         mutants=(
             Mutant("work, len(shares))", "work, 1)", "tiers are read one after another"),
             Mutant("end = min(ends)", "end = max(ends)", "blocks behind a gap are served"),
             Mutant("ends[positions[count]] = error", "ends[count] = error", "the run ends at the wrong block"),
             Mutant("share = chain.picked(positions)", "share = chain.part(0, len(positions))", "blocks of other tiers"),
+            Mutant("and source.reaches(out) else", "else", "a tier gets buffers that it cannot reach"),
+            Mutant(
+                'return "whole" if isinstance(source, DirectTier)',
+                'return "layers" if isinstance(source, DirectTier)',
+                "by layers into a device",
+            ),
         ),
     ),
     Group(

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from kvtier.tiers import disk as disk_module
+from kvtier.tiers import records as records_module
 from kvtier.tiers.disk import LMDBTier
 from kvtier.tiers.pages import page_aligned
 from kvtier.tiers.slabs import Slabs
@@ -29,7 +30,7 @@ from .bandwidth import KvtierDisk
 GET = {
     "plan: index entries, page cache": (LMDBTier, "_places"),
     "wait for requests to the disk": (Slabs, "carry_out"),
-    "verify: XXH3, name, token ids": (disk_module, "verify"),
+    "verify: XXH3, name, token ids": (records_module, "verify"),
     "copy out": (np, "copyto"),
 }
 PUT = {

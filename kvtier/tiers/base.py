@@ -156,6 +156,18 @@ class LayeredTier(Tier, Protocol):
         ...
 
 
+@runtime_checkable
+class DirectTier(Tier, Protocol):
+    """A tier on the CPU's side that may also deliver straight into a device's memory."""
+
+    def reaches(self, out: Sequence[torch.Tensor]) -> bool:
+        """Whether ``read`` takes these buffers as they are; else the caller goes by way of host memory.
+
+        May be answered with yes and later with no; a ``read`` after a yes still delivers.
+        """
+        ...
+
+
 def check_blocks(
     tier: str,
     block_bytes: int,

@@ -26,44 +26,40 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from kvtier.errors import ConfigError, CorruptBlockError, TierError, TierFullError, TierUnavailableError
 from kvtier.format import (
-    Bytes,
     Entry,
     check_label,
     header_bytes,
     pack_entry,
     record_bytes,
     seal,
-    verify,
     whole_pages,
 )
 from kvtier.hashing import BlockHash, Label
 from kvtier.listing import Listing
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
 from kvtier.tiers.base import Arrived, check_blocks, check_layers
-from kvtier.tiers.copying import Striper, worthwhile
+from kvtier.tiers.copying import Striper
 from kvtier.tiers.entries import Entries, read_entries, slot_of
 from kvtier.tiers.environment import Books, Environment, translated
+from kvtier.tiers.gpu_direct import GpuDirect, open_gpu_direct
 from kvtier.tiers.layered import LayeredRead, Source, end_of, piece_bytes, whole_page_layers
 from kvtier.tiers.layout import layout_for
-from kvtier.tiers.requests import Buffers, Job, Reading, turns_of
+from kvtier.tiers.records import WARM_LANES, Records
+from kvtier.tiers.requests import Buffers
 from kvtier.tiers.slabs import Slabs, whole_pages_of
 from kvtier.tiers.slots import Slots
 
 log = logging.getLogger("kvtier")
 
-#: Threads that read records from the page cache: a copy is bound by memory, not by waiting.
-_WARM_LANES = min(8, os.cpu_count() or 1)
-
 
 class LMDBTier:
     """A tier in one directory; see ``kvtier.tiers.base.Tier`` for the contract.
 
-    ``read`` and ``write`` take CPU buffers.
+    ``read`` and ``write`` take CPU buffers; ``read`` also those that ``reaches`` says yes to.
 
     Args:
         name: Labels errors and metrics.
@@ -77,6 +73,8 @@ class LMDBTier:
             holds none of them twice. ``"keep"``: through it, so that what was written or read
             lately is in memory while the kernel has room. Another process may bring them in all
             the same; then they are read from memory.
+        gpu_direct: ``"auto"``: read into GPU memory straight from the drive, by GPUDirect Storage, where the machine
+            offers it; the log says at opening whether it does. ``"off"``: by way of host memory. See docs/adr/0008.
 
     Raises:
         ConfigError: The directory cannot be used; see ``kvtier.tiers.environment``.
@@ -97,9 +95,12 @@ class LMDBTier:
         threads: int = 16,
         min_free_bytes: int = 512 << 20,
         page_cache: Literal["bypass", "keep"] = "bypass",
+        gpu_direct: Literal["off", "auto"] = "off",
     ) -> None:
         if page_cache not in {"bypass", "keep"}:
             raise ConfigError(f"{name}: page_cache must be 'bypass' or 'keep', got {page_cache!r}")
+        if gpu_direct not in {"off", "auto"}:
+            raise ConfigError(f"{name}: gpu_direct must be 'off' or 'auto', got {gpu_direct!r}")
         self.name = name
         self.block_bytes = block_bytes
         self.capacity_bytes = capacity_bytes // block_bytes * block_bytes
@@ -126,6 +127,11 @@ class LMDBTier:
         self._striper = Striper(name, threads)
         self._pieces: dict[int, Buffers] = {}
         """Buffers for reads by layers, by their length."""
+        self._records = Records(self._slabs, self._striper, header=self._header, block_bytes=block_bytes)
+        hindrance = "gpu_direct is 'off'" if gpu_direct == "off" else None
+        if hindrance is None and not self._slabs.direct:
+            hindrance = "records go through the page cache; it takes page_cache='bypass' and O_DIRECT"
+        self._gpu: GpuDirect | None = open_gpu_direct(name, self._env.data, self._records, hindrance)
 
     @property
     def used_bytes(self) -> int:
@@ -153,27 +159,13 @@ class LMDBTier:
         check_blocks(self.name, self.block_bytes, keys, out, labels)
         with self._env.held_open(), self._slots.reading():
             places, damaged = self._places(keys)
-            jobs = [self._slabs.job(place) for place in places]
-            ends: dict[int, CorruptBlockError | None] = {len(jobs): damaged}
-            turns = [(i, at) for i, job in enumerate(jobs) for at in turns_of(job)]
+            source = self._gpu if self._gpu is not None and self._gpu.takes(out) else self._records
+            ends = source.read(places, keys, out, labels)
+        return end_of({len(places): damaged, **ends})
 
-            def work(mine: Iterable[int]) -> None:
-                for turn in mine:
-                    i, at = turns[turn]
-                    if i > min(ends):
-                        return
-                    try:
-                        self._advance(jobs[i], at, keys[i], out[i], None if labels is None else labels[i])
-                    except CorruptBlockError as exc:
-                        ends[i] = exc
-
-            try:
-                self._striper.run(len(turns), work, self._lanes(jobs))
-            finally:
-                for job in jobs:
-                    if isinstance(job, Reading):  # one behind the end of the run
-                        self._slabs.buffers.reclaim(job)
-        return end_of(ends)
+    def reaches(self, out: Sequence[torch.Tensor]) -> bool:
+        """See ``DirectTier.reaches``."""
+        return self._gpu is not None and self._gpu.reaches(out)
 
     def read_parts(
         self,
@@ -202,7 +194,7 @@ class LMDBTier:
             batch = LayeredRead(
                 source, keys, out, labels, header=self._header, parts=parts, arrived=arrived, buffers=pieces
             )
-            self._striper.run(batch.num_turns, batch.work, self._striper.threads if source.on_disk else _WARM_LANES)
+            self._striper.run(batch.num_turns, batch.work, self._striper.threads if source.on_disk else WARM_LANES)
         return end_of({len(places): damaged, **batch.ends})
 
     def write(self, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor], labels: Sequence[Label]) -> None:
@@ -242,6 +234,8 @@ class LMDBTier:
     def close(self) -> None:
         """See ``Tier.close``. Waits for readers; in a forked child it does nothing."""
         self._env.close()
+        if self._gpu is not None:
+            self._gpu.close()
         self._striper.close()
         self._slabs.close()
 
@@ -259,31 +253,6 @@ class LMDBTier:
                     return places, CorruptBlockError(key, "its place in the file is lost")
                 places.append(place)
         return places, None
-
-    def _lanes(self, jobs: Sequence[Job]) -> int:
-        """Threads to read with: the disk wants a queue, memory as many as there are cores."""
-        if any(isinstance(job, Reading) for job in jobs):
-            return self._striper.threads
-        return worthwhile(len(jobs) * self.block_bytes, _WARM_LANES)
-
-    def _advance(self, job: Job, at: int, key: BlockHash, out: torch.Tensor, label: Label | None) -> None:
-        """One turn of a record's reading; the last one verifies it and copies the payload out."""
-        if not isinstance(job, Reading):
-            self._copy_out(key, job, out, label)
-        elif self._slabs.carry_out(job, at):
-            try:
-                record = job.record()
-                if record is None:
-                    raise CorruptBlockError(key, "its record cannot be read")
-                self._copy_out(key, record, out, label)
-            finally:
-                self._slabs.buffers.reclaim(job)
-
-    def _copy_out(self, key: BlockHash, record: Bytes, out: torch.Tensor, label: Label | None) -> None:
-        header = verify(record, key, header=self._header, block_bytes=self.block_bytes)
-        if label is not None and header.label != label:
-            raise CorruptBlockError(key, "the stored token ids are not those of the prompt")
-        np.copyto(out.numpy(), record[self._header :].reshape(out.shape))
 
     def _take_stock(self) -> Listing:
         """Read the index: slots that no entry names are free, entries that cannot be read are removed."""

@@ -35,7 +35,7 @@ from kvtier.format import PAGE_BYTES, record_bytes
 from kvtier.hashing import Label, name_block
 from kvtier.testing.blocks import chain, check_survivors
 from kvtier.testing.tier_tests import TierTests
-from kvtier.tiers import disk as disk_module
+from kvtier.tiers import records as records_module
 from kvtier.tiers.environment import Environment
 from kvtier.tiers.slabs import Slabs
 
@@ -320,14 +320,14 @@ def test_the_longest_label_that_fits_is_kept(path):
 def test_close_waits_for_a_reader_that_is_looking_at_the_map(path, monkeypatch):
     tier = disk(path)
     part, out = put(tier, 1), torch.zeros(BLOCK, dtype=torch.uint8)
-    arrived, go_on, verify = threading.Event(), threading.Event(), disk_module.verify
+    arrived, go_on, verify = threading.Event(), threading.Event(), records_module.verify
 
     def stop(*args, **kwargs):
         arrived.set()
         assert go_on.wait(60)
         return verify(*args, **kwargs)
 
-    monkeypatch.setattr(disk_module, "verify", stop)
+    monkeypatch.setattr(records_module, "verify", stop)
     reader = threading.Thread(target=tier.read, args=(part.keys, [out], part.labels), daemon=True)
     closer = threading.Thread(target=tier.close)
     reader.start()
