@@ -381,7 +381,7 @@ GROUPS: tuple[Group, ...] = (
             Mutant("len(devices) == 1 and", "", "buffers on several devices"),
             Mutant("        with self._lock:\n            try:", "        if True:\n            try:", "shared rows"),
             Mutant("-memory.data_ptr() % PAGE_BYTES", "8", "rows off a page's boundary"),
-            Mutant('defaults.set("compat_mode", kvikio.CompatMode.OFF)', "_MODE_LOCK", "kvikio falls back in silence"),
+            Mutant("kvikio.CompatMode.OFF", "'AUTO'", "kvikio falls back in silence"),
             Mutant("        if os.getpid() == self._pid:", "        if True:", "a forked child closes the file"),
             Mutant("if kind not in FILE_SYSTEMS:", "if False:", "any file system will do"),
             Mutant("if not on_nvme(data):", "if False:", "any drive will do"),
@@ -395,7 +395,6 @@ GROUPS: tuple[Group, ...] = (
         mutants=(
             Mutant("if record is None:", "if False:", "an unreadable record is an error kvtier does not know"),
             Mutant("header.label != label", "False", "another prompt's block is served"),
-            Mutant("i > min(ends", "i > max(ends", "more is read than can be served"),
         ),
     ),
     Group(

@@ -317,6 +317,16 @@ def test_the_longest_label_that_fits_is_kept(path):
         assert [found for _, found in tier.scan()] == [label]
 
 
+def test_a_record_that_comes_short_is_damaged(path, monkeypatch):
+    with closing(disk(path)) as tier:
+        part, out = put(tier, 1), torch.zeros(BLOCK, dtype=torch.uint8)
+        monkeypatch.setattr(Slabs, "view", lambda *_: None)
+        monkeypatch.setattr(os, "preadv", lambda *_: 0)
+
+        with pytest.raises(CorruptBlockError, match="its record cannot be read"):
+            tier.read(part.keys, [out], part.labels)
+
+
 def test_close_waits_for_a_reader_that_is_looking_at_the_map(path, monkeypatch):
     tier = disk(path)
     part, out = put(tier, 1), torch.zeros(BLOCK, dtype=torch.uint8)

@@ -241,6 +241,8 @@ def test_two_damaged_blocks_of_a_window_end_the_run_at_the_first(fake, path):
             tier.read(part.keys, out, part.labels)
 
         assert (caught.value.key, is_exact(out[:1], [0])) == (part.keys[1], [True])
+        places = [place_of(tier, key) for key in part.keys]
+        assert list(tier._gpu.read(places, part.keys, out, part.labels)) == [1]
 
 
 def test_another_prompts_block_is_not_served(fake, path):
