@@ -6,7 +6,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from store_helpers import GatedTier, check, counters, disk_tier, keys, make_over, memory, payload, raw_damage, tokens
+from store_helpers import (
+    GatedTier,
+    check,
+    counters,
+    disk_tier,
+    keys,
+    make_over,
+    memory,
+    payload,
+    raw_damage,
+    saved,
+    tokens,
+)
 from store_helpers import save as put
 
 from kvtier.errors import SpecMismatchError, StreamBrokenError, TierClosedError
@@ -219,6 +231,21 @@ def test_all_tiers_are_read_at_the_same_time(tmp_path):
         bottom.gate.set()
         assert stream.result().num_blocks == 4
         assert all(torch.equal(got[0], payload(key)) for got, key in zip(out, keys(store, "abcd"), strict=True))
+        check(store)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_run_over_two_tiers_ends_at_the_damaged_block_of_the_second(tmp_path, streamed):
+    with make_over(memory("top", 4), disk_tier(tmp_path, 8), promote=False) as store:
+        saved(store, "abc", "x", "y")  # a tail sinks before its head
+        assert store.match(tokens("abc")).tiers == ("top", "disk", "disk")
+        raw_damage(store.tiers[1], keys(store, "abc")[2])
+        out = one_layer(3)
+
+        hit = store.stream(tokens("abc"), out).result() if streamed else store.get(tokens("abc"), out)
+
+        assert (hit.tiers, hit.stopped_by) == (("top", "disk"), "damaged")
+        assert [torch.equal(out[i][0], payload(keys(store, "abc")[i])) for i in range(2)] == [True, True]
         check(store)
 
 
