@@ -42,9 +42,9 @@ def test_a_prefix_is_loaded_whole_and_layer_by_layer(run):
 
 
 def test_a_prefix_is_loaded_computed_and_both(run):
-    report = run(compute_or_load, "--tokens", "256")
+    report = run(compute_or_load, "--quick", "--layers", "6", "--tokens", "1024")  # LMDB's own pages are few beside it
 
-    assert [row["throttle_bytes_per_s"] is None for row in report["rows"]] == [True, *[False] * 4]
+    assert [row["throttle_bytes_per_s"] is None for row in report["rows"]] == [True, False, False]
     for row in report["rows"]:
         better = min(row["seconds"]["load"], row["seconds"]["compute"])
         assert row["auto_ratio"] == pytest.approx(row["seconds"]["auto"] / better)
