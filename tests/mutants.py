@@ -513,7 +513,6 @@ GROUPS: tuple[Group, ...] = (
         tests=("tests/tiers/test_copying.py",),
         mutants=(
             Mutant("for _ in range(lanes - 1)", "for _ in range(lanes)", "one lane too many"),
-            Mutant("wait(futures)", "pass", "the caller goes on while others copy"),
             Mutant("interrupted.set()\n            for", "for", "copies go on after an interrupt"),
             Mutant("raise error or errors[0]", "raise errors[0]", "an error of the caller's own lane is another"),
         ),
