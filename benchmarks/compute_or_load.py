@@ -303,8 +303,10 @@ def draw(report: dict[str, Any], target: Path) -> None:
         ylabel="time to first token, s",
     )
     axes.set_title(f"{about['model']} on {about['cpu']}, a prefix of {about['prefix_tokens']} tokens")
-    axes.minorticks_off()
-    axes.grid(visible=True, alpha=0.3)
+    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.grid(visible=True, which="both", axis="y", alpha=0.3)
     axes.legend()
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=150, bbox_inches="tight")
