@@ -1,9 +1,19 @@
-"""Data files as pages: copies of a file that is being written, and files made of parts of such copies."""
+"""Data files as pages: copies of a file that is being written, and files made of parts of such copies.
+
+Which pages LMDB's trees consist of is found by a walk that knows LMDB's page layout and shares no code with it:
+
+    page   | number u64 | pad u16 | flags u16 | lower u16 | upper u16 | u16 offset of each node ... | nodes
+    node   | low u16 | high u16 | flags u16 | key bytes u16 | key | data
+    branch: child = low | high << 16 | flags << 32        leaf: data bytes = low | high << 16
+
+Source: ``mdb.c`` of LMDB 0.9, whose data format has been the same since 2012.
+"""
 
 from __future__ import annotations
 
 import os
 import random
+import struct
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +22,13 @@ from kvtier.format import PAGE_BYTES
 
 _SECTOR_BYTES = 512
 _ZEROS = bytes(PAGE_BYTES)
+
+#: Where a meta page has the roots of the free list and of the main tree, and the number of its transaction.
+_META = struct.Struct("<80xQ40xQ8xQ")
+_HEAD = struct.Struct("<8x2xHHH")
+_NODE = struct.Struct("<HHHH")
+_BRANCH, _LEAF, _BIG, _SUBTREE = 1, 2, 1, 2
+_SUBTREE_ROOT = 40  # in what a leaf says of a database
 
 
 @dataclass(slots=True)
@@ -58,6 +75,33 @@ class Image:
     def changed(self, other: Image) -> list[int]:
         """Numbers of the pages that differ."""
         return [n for n in sorted(self.pages.keys() | other.pages.keys()) if self.page(n) != other.page(n)]
+
+
+def live_pages(image: Image) -> list[int]:
+    """Pages of all trees of the last commit, the free list's too; not those of large values."""
+    free, main, _ = max((_META.unpack_from(image.page(number)) for number in (0, 1)), key=lambda meta: meta[2])
+    waiting, seen = [free, main], set[int]()
+    while waiting:
+        number = waiting.pop()
+        if number in image.pages and number not in seen:
+            seen.add(number)
+            waiting += _children(image.page(number))
+    return sorted(seen)
+
+
+def _children(page: bytes) -> list[int]:
+    """Pages that the nodes of a page lead to."""
+    flags, lower, _ = _HEAD.unpack_from(page)
+    children = []
+    for at in range(16, lower, 2):
+        place = int.from_bytes(page[at : at + 2], "little")
+        low, high, node_flags, key_bytes = _NODE.unpack_from(page, place)
+        if flags & _BRANCH:
+            children.append(low | high << 16 | node_flags << 32)
+        elif flags & _LEAF and node_flags & _SUBTREE and not node_flags & _BIG:
+            root = place + _NODE.size + key_bytes + _SUBTREE_ROOT
+            children.append(int.from_bytes(page[root : root + 8], "little"))
+    return children
 
 
 def extents(file: int) -> list[tuple[int, int]]:

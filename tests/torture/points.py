@@ -172,6 +172,9 @@ class _Environment:
         transaction = self._inner.begin(*args, **options)
         if not options.get("write") or "commit" not in self._steps:
             return transaction
+        flags = self._inner.flags()
+        assert flags["sync"], "a commit that does not sync is no commit here"
+        assert flags["metasync"], "likewise"
         return _commit_inside(transaction, self._steps["commit"])
 
     def sync(self, *args: Any) -> None:

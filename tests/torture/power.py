@@ -26,6 +26,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ from torture.report import Budget, Progress, Row, Tries, merge
 from torture.writing import Ground, report_promises, work
 
 #: Recordings; each gives ``IMAGES``.
-TRIES = Tries(long=70, quick=2, ci=2)
+TRIES = Tries(long=200, quick=3, ci=3)
 IMAGES = 8
 
 MOMENTS = ["record writes", "commit", "meta page", "lying drive"]
@@ -132,6 +133,9 @@ def _recording(directory: Path, seed: int, say: Say) -> list[tuple[str, dict[str
             path = Path(name) / f"cut-{number}"
             path.mkdir(mode=0o700)
             _cut(moment, before, after, rng).write(path / "data.mdb")
+            if not first or rng.random() < 0.5:  # the other files are as old as the directory
+                shutil.copy(Path(name) / "written" / "lock.mdb", path)
+                shutil.copy(Path(name) / "written" / "kvtier.lock", path)
             fault = f"power: {FIRST if first and moment != 'lying drive' else moment}"
             say(f"checking after a cut, {moment}")
             numbers = _verdict(path, host, disk, None if moment == "lying drive" else set(promises[-2]), seed)
