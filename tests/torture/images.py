@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import random
 import struct
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,20 +116,19 @@ def extents(file: int) -> list[tuple[int, int]]:
     return found
 
 
-def cut_in_between(old: Image, new: Image, rng: random.Random, *, kept: Collection[int] = ()) -> Image:
+def cut_in_between(old: Image, new: Image, rng: random.Random) -> Image:
     """What may be on the medium if power fails while the writes that lead from one image to the other are not synced.
 
     Args:
         old: All of it is on the medium.
         new: Of what differs, each page has reached it, has not, or has in part: some of its sectors.
         rng: Decides for each page.
-        kept: Pages that are as in ``old``, because their write had not begun.
     """
     size = rng.choice([old.size, new.size])  # a longer file is not synced either
     image = Image(size, dict(old.pages))
     share = rng.random()
     for number in old.changed(new):
-        if number not in kept and rng.random() < share:
+        if rng.random() < share:
             image.pages[number] = (
                 new.page(number) if rng.random() < 0.7 else _torn(old.page(number), new.page(number), rng)
             )
