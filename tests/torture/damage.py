@@ -47,10 +47,9 @@ def run(budget: Budget, progress: Progress) -> list[Row]:
     templates = [_template(budget.directory, number) for number in range(len(_TEMPLATES))]
     rows: list[Row] = []
     seeds = budget.seeds(TRIES)
-    for outcome in run_cases(partial(_case, budget.directory, templates), seeds, lanes=budget.lanes):
+    for outcome in run_cases(partial(_case, budget, templates), seeds, lanes=budget.lanes):
         rows.append(_row(outcome))
-        if rows[-1].is_good or not budget.keep:
-            shutil.rmtree(budget.directory / f"case-{outcome.seed}", ignore_errors=True)
+        budget.leave(outcome.seed, good=rows[-1].is_good)
         progress.step(len(rows), len(seeds), f"{sum(not row.is_good for row in rows)} failures")
     return sorted(merge(rows), key=lambda row: FAULTS.index(row.fault))
 
@@ -70,60 +69,52 @@ def _row(outcome: Outcome) -> Row:
     return row
 
 
-def _case(directory: Path, templates: list[Template], seed: int, say: Say) -> dict[str, Any]:
+def _case(budget: Budget, templates: list[Template], seed: int, say: Say) -> dict[str, Any]:
     """Damage a copy and use it."""
     rng = random.Random(seed)
     name = _name(seed)
     template = rng.choice(templates)
-    victim = Victim(directory / f"case-{seed}" / "kv", template)
+    victim = Victim(budget.place(seed) / "kv", template)
     victim.path.mkdir(parents=True, mode=0o700)
     Image.of(template.path / "data.mdb").write(victim.data)
     for lock in ("lock.mdb", "kvtier.lock"):
         shutil.copy(template.path / lock, victim.path)
     fault = _FAULTS[name][0]
+    hit: set[int] | None = None
+    before: bytes | None = None
+    arguments = (victim.path, template.host, template.disk, say)
+
+    def strike() -> None:
+        nonlocal hit
+        hit = fault(victim, rng)
+
     if name in WHILE_OPEN:
-        touched: list[Any] = []
-        found = use(
-            victim.path,
-            template.host,
-            template.disk,
-            say,
-            seed=seed,
-            while_open=lambda: touched.append(fault(victim, rng)),
-        )
-        return _judge(name, victim, found, touched[0] if touched else None, None)
-    hit = fault(victim, rng)
-    before = _digest(victim.data)
-    found = use(victim.path, template.host, template.disk, say, seed=seed)
+        found = use(*arguments, seed=seed, while_open=strike)
+    else:
+        strike()
+        before = _digest(victim.data)
+        found = use(*arguments, seed=seed)
     return _judge(name, victim, found, hit, before)
 
 
 def _judge(
     name: str, victim: Victim, found: dict[str, Any], hit: set[int] | None, before: bytes | None
 ) -> dict[str, Any]:
-    """The numbers of a row, but for ``survived``."""
-    failures: list[str] = list(found["problems"])
-    refused, notes = found["refused"], ""
-    lost: set[int] = set()
-    if refused is not None:
+    """The numbers of a row, but for ``survived``. What lies there ``before`` is None if it was open then."""
+    failures, notes, lost = list(found["problems"]), "", set[int]()
+    if found["refused"] is not None:
         notes = "refused"
-        looks_newer = re.search(r"has format|holds blocks of", refused) is not None
-        if name not in REFUSED | EITHER and not looks_newer:
-            failures.append(f"opening: {refused}")
-        elif not refused.startswith(("ConfigError", "SpecMismatchError")):
-            failures.append(f"refused with another error than ConfigError: {refused}")
+        failures += _wrong_refusal(name, found["refused"])
         if _digest(victim.data) != before:
             failures.append("refused, and changed all the same")
     elif name in REFUSED:
         failures.append("opened, though it is not this kvtier's")
     else:
         served = set(found["served"])
-        kept = list(victim.path.glob("data.mdb.damaged*")) if victim.path.is_dir() else []
-        if hit is not None:
-            lost = _untouched(victim.template.held, hit) - served
-        if kept:
+        lost = set() if hit is None else _untouched(victim.template.held, hit) - served
+        if any(victim.path.glob("data.mdb.damaged*")):
             notes = "opened afresh"
-        elif not served and before is not None and name != "empty file" and victim.template.held:
+        elif not served and before is not None and name != "empty file":
             failures.append("nothing is served and the damaged file is not kept")
     if found["wrong_bytes"]:
         failures.append(f"{found['wrong_bytes']} wrong bytes served")
@@ -131,6 +122,16 @@ def _judge(
         failures.append(f"lost blocks {sorted(lost)[:8]} that were not hit")
     numbers = {"wrong_bytes": found["wrong_bytes"], "lost_flushed": len(lost), "leaks": found["leaks"]}
     return {**numbers, "notes": notes, "failures": failures}
+
+
+def _wrong_refusal(name: str, refused: str) -> list[str]:
+    """What is wrong with an error at opening."""
+    looks_newer = re.search(r"has format|holds blocks of", refused) is not None
+    if name not in REFUSED | EITHER and not looks_newer:
+        return [f"opening: {refused}"]
+    if not refused.startswith(("ConfigError", "SpecMismatchError")):
+        return [f"refused with another error than ConfigError: {refused}"]
+    return []
 
 
 def _untouched(held: set[int], hit: set[int]) -> set[int]:

@@ -16,17 +16,15 @@ import random
 import select
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torture.blocks import FULL, ROOMY
 from torture.checking import check_survivors
-from torture.children import Say, run_cases
+from torture.children import Outcome, Say, run_cases
 from torture.points import POINTS, RANDOM, STEPS, Trap
 from torture.report import Budget, Progress, Row, Tries, merge
 from torture.writing import Ground, report_promises, work
@@ -46,14 +44,14 @@ def run(budget: Budget, progress: Progress) -> list[Row]:
     rows: list[Row] = []
     slowest_s: dict[str, float] = {}
     seeds = budget.seeds(TRIES)
-    work = partial(_series, budget.directory)
+    work = partial(_series, budget)
     for number, outcome in enumerate(run_cases(work, seeds, lanes=budget.lanes, limit_s=240), start=1):
-        if outcome.death is not None:
-            rows.append(Row(fault="kills: a whole series", unit="kills", tried=1))
-            rows[-1].failures.append(f"seed {outcome.seed}: {outcome.death}")
+        new = [] if outcome.death is None else [_series_failed(outcome)]
         for fault, opening_s, numbers in outcome.answer or []:
-            rows.append(Row(fault=fault, unit="kills", seconds=outcome.seconds / KILLS, **numbers))
+            new.append(Row(fault=fault, unit="kills", seconds=outcome.seconds / KILLS, **numbers))
             slowest_s[fault] = max(slowest_s.get(fault, 0), opening_s)
+        budget.leave(outcome.seed, good=all(row.is_good for row in new))
+        rows += new
         progress.step(number * KILLS, len(seeds) * KILLS, f"{sum(not row.is_good for row in rows)} failures")
     merged = sorted(merge(rows), key=lambda row: FAULTS.index(row.fault) if row.fault in FAULTS else -1)
     for row in merged:
@@ -61,27 +59,30 @@ def run(budget: Budget, progress: Progress) -> list[Row]:
     return merged
 
 
-def _series(directory: Path, seed: int, say: Say) -> list[tuple[str, float, dict[str, Any]]]:
-    """Kill ``KILLS`` times. For each: its row, seconds that opening took, and the row's numbers."""
+def _series_failed(outcome: Outcome) -> Row:
+    return Row(fault="kills: a whole series", unit="kills", tried=1, failures=[f"seed {outcome.seed}: {outcome.death}"])
+
+
+def _series(budget: Budget, seed: int, say: Say) -> list[tuple[str, float, dict[str, Any]]]:
+    """Kill ``KILLS`` times, or until something is wrong. For each: its row, how long opening took, the numbers."""
     rng = random.Random(seed)
-    answers = []
-    with tempfile.TemporaryDirectory(dir=directory, ignore_cleanup_errors=True) as name:
-        grounds = {disk: Ground(Path(name) / str(disk), disk) for disk in (ROOMY, FULL)}
-        for number in range(KILLS):
-            point = POINTS[(seed * KILLS + number) % len(POINTS)]
-            needs = STEPS[point[0]].needs if point != RANDOM else ""
-            ground = grounds[FULL if needs == "full" else rng.choice([ROOMY, FULL])]
-            if needs == "fresh" or rng.random() < 0.15:
-                ground.afresh()
-            host = 8 if needs == "host" else rng.choice([0, 8, 8])
-            say(f"killing at {' '.join(point)}")
-            when, wrong_end = _kill(point, ground, host, rng)
-            say(f"checking after a kill at {' '.join(point)}")
-            opening_s, numbers = _verdict(ground, host, wrong_end)
-            numbers["failures"] = [f"seed {seed}, kill {number}, {when}: {why}" for why in numbers["failures"]]
-            answers.append((f"kills: {point[0]}", opening_s, {**numbers, "notes": when}))
-            if numbers["failures"]:
-                ground.afresh()
+    answers: list[tuple[str, float, dict[str, Any]]] = []
+    grounds = {disk: Ground(budget.place(seed) / str(disk), disk) for disk in (ROOMY, FULL)}
+    for number in range(KILLS):
+        point = POINTS[(seed * KILLS + number) % len(POINTS)]
+        needs = STEPS[point[0]].needs if point != RANDOM else ""
+        ground = grounds[FULL if needs == "full" else rng.choice([ROOMY, FULL])]
+        if needs == "fresh" or rng.random() < 0.15:
+            ground.afresh()
+        host = 8 if needs == "host" else rng.choice([0, 8, 8])
+        say(f"killing at {' '.join(point)}")
+        when, wrong_end = _kill(point, ground, host, rng)
+        say(f"checking after a kill at {' '.join(point)}")
+        opening_s, numbers = _verdict(ground, host, wrong_end)
+        numbers["failures"] = [f"seed {seed}, kill {number}, {when}: {why}" for why in numbers["failures"]]
+        answers.append((f"kills: {point[0]}", opening_s, {**numbers, "notes": when}))
+        if numbers["failures"]:
+            break
     return answers
 
 
@@ -115,39 +116,43 @@ def _kill(point: tuple[str, str], ground: Ground, host: int, rng: random.Random)
     ours, theirs = os.pipe()
     errors = os.memfd_create("stderr")
     write_seed = rng.randrange(1 << 30)
-    deadline = time.monotonic() + (rng.uniform(0, 0.3) if point == RANDOM else 30.0)
+    limit_s = rng.uniform(0, 0.3) if point == RANDOM else 30.0
     pid = os.fork()
     if pid == 0:
         os.close(ours)
         os.dup2(errors, 2)
         _write(point, ground, host, random.Random(write_seed), theirs)
     os.close(theirs)
-    when = point[1]
-    heard = b""
-    while True:
-        if not select.select([ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            when = when if point == RANDOM else "point not reached in time"
-            os.kill(pid, signal.SIGKILL)
-            deadline = time.monotonic() + 30.0
-            continue
-        if not (part := os.read(ours, 1 << 16)):
-            break
-        *lines, heard = (heard + part).split(b"\n")
-        for line in lines:
-            ground.hear(line.decode())
-            verb, *rest = line.decode().split()
-            if verb == "soon":
-                time.sleep(float(rest[0]))
-            if verb in {"soon", "end"}:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            when = "end of work" if verb == "end" else when
+    late = _listen(pid, ours, ground, limit_s)
     os.close(ours)
     _, status = os.waitpid(pid, 0)
     said = os.pread(errors, 1 << 16, 0).decode(errors="replace").strip().splitlines()
     os.close(errors)
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    return when, None if killed else f"the writer was not killed but ended by itself: {said[-1] if said else status}"
+    wrong_end = None if killed else f"the writer ended by itself: {said[-1] if said else status}"
+    return late if late and point != RANDOM else point[1], wrong_end
+
+
+def _listen(pid: int, pipe: int, ground: Ground, limit_s: float) -> str | None:
+    """Hear a writer out and kill it when that is due; says so if it did not get to its point."""
+    late = None
+    heard = b""
+    while True:
+        if not select.select([pipe], [], [], limit_s)[0]:
+            late = "point not reached in time"
+            os.kill(pid, signal.SIGKILL)
+        if not (part := os.read(pipe, 1 << 16)):
+            return late
+        *lines, heard = (heard + part).split(b"\n")
+        for line in lines:
+            verb, *rest = line.decode().split()
+            if verb in {"held", "gone"}:
+                ground.hear(line.decode())
+                continue
+            late = "end of work" if verb == "end" else late
+            time.sleep(float(rest[0]) if verb == "soon" else 0)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _write(point: tuple[str, str], ground: Ground, host: int, rng: random.Random, pipe: int) -> None:

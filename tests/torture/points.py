@@ -85,7 +85,7 @@ class Trap:
     Args:
         point: One of ``POINTS``.
         rng: Decides at which occurrence, and where within it.
-        tell: Takes ``at`` before the process kills itself, ``soon SECONDS`` where another must do it.
+        tell: Takes ``soon SECONDS`` where somebody else must do it.
     """
 
     def __init__(self, point: tuple[str, str], rng: random.Random, tell: Callable[[str], None]) -> None:
@@ -137,7 +137,6 @@ class Trap:
         return call
 
     def _die(self) -> NoReturn:
-        self._tell("at")
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("still alive")
 

@@ -27,7 +27,6 @@ import json
 import os
 import random
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,13 +59,16 @@ def run(budget: Budget, progress: Progress) -> list[Row]:
     """A row for each moment."""
     rows: list[Row] = []
     seeds = budget.seeds(TRIES)
-    cases = run_cases(partial(_recording, budget.directory), seeds, lanes=budget.lanes, limit_s=240)
+    cases = run_cases(partial(_recording, budget), seeds, lanes=budget.lanes, limit_s=240)
     for number, outcome in enumerate(cases, start=1):
+        new = [Row(fault=fault, unit="images", **numbers) for fault, numbers in outcome.answer or []]
         if outcome.death is not None:
-            rows.append(Row(fault="power: a whole recording", unit="images", tried=1))
-            rows[-1].failures.append(f"seed {outcome.seed}: {outcome.death}")
-        for fault, numbers in outcome.answer or []:
-            rows.append(Row(fault=fault, unit="images", seconds=outcome.seconds / IMAGES, **numbers))
+            new.append(Row(fault="power: a whole recording", unit="images", tried=1))
+            new[-1].failures.append(f"seed {outcome.seed}: {outcome.death}")
+        for row in new:
+            row.seconds = outcome.seconds / len(new)
+        budget.leave(outcome.seed, good=all(row.is_good for row in new))
+        rows += new
         progress.step(number * IMAGES, len(seeds) * IMAGES, f"{sum(not row.is_good for row in rows)} failures")
     return sorted(merge(rows), key=lambda row: FAULTS.index(row.fault) if row.fault in FAULTS else -1)
 
@@ -111,36 +113,33 @@ def _record(recorder: _Recorder, host: int, seed: int, say: Say) -> str:
     return f"ended after {recorder.seen} commits, {recorder.wanted} wanted"
 
 
-def _recording(directory: Path, seed: int, say: Say) -> list[tuple[str, dict[str, Any]]]:
+def _recording(budget: Budget, seed: int, say: Say) -> list[tuple[str, dict[str, Any]]]:
     """Record one writer and check what cuts may leave of it: rows' names and numbers."""
     rng = random.Random(seed)
     disk, host, first = rng.choice([ROOMY, FULL]), rng.choice([0, 8]), seed % 3 == 2
-    wanted = rng.randint(1, 4) if first else rng.randint(5, 40)
-    with tempfile.TemporaryDirectory(dir=directory, ignore_cleanup_errors=True) as name:
-        copies = Path(name) / "copies"
-        copies.mkdir()
-        say(f"recording {wanted} commits")
-        recorder = _Recorder(Ground(Path(name) / "written", disk), wanted, copies)
-        (outcome,) = run_cases(partial(_record, recorder, host), [rng.randrange(1 << 30)], lanes=1)
-        if not (copies / "promises.json").exists():
-            raise RuntimeError(outcome.answer or outcome.death)
-        promises = json.loads((copies / "promises.json").read_text())
-        before = Image.of(copies / "before")
-        after = [Image.of(copies / f"after-{number}") for number in range(len(promises))]
-        answers = []
-        for number in range(IMAGES):
-            moment = MOMENTS[number % len(MOMENTS)]
-            path = Path(name) / f"cut-{number}"
-            path.mkdir(mode=0o700)
-            _cut(moment, before, after, rng).write(path / "data.mdb")
-            if not first or rng.random() < 0.5:  # the other files are as old as the directory
-                shutil.copy(Path(name) / "written" / "lock.mdb", path)
-                shutil.copy(Path(name) / "written" / "kvtier.lock", path)
-            fault = f"power: {FIRST if first and moment != 'lying drive' else moment}"
-            say(f"checking after a cut, {moment}")
-            numbers = _verdict(path, host, disk, None if moment == "lying drive" else set(promises[-2]), seed)
-            numbers["failures"] = [f"seed {seed}, image {number}, {moment}: {why}" for why in numbers["failures"]]
-            answers.append((fault, numbers))
+    place = budget.place(seed)
+    recorder = _Recorder(Ground(place / "written", disk), rng.randint(1, 4) if first else rng.randint(5, 40), place)
+    place.mkdir()
+    say(f"recording {recorder.wanted} commits")
+    (outcome,) = run_cases(partial(_record, recorder, host), [rng.randrange(1 << 30)], lanes=1)
+    if not (place / "promises.json").exists():
+        raise RuntimeError(outcome.answer or outcome.death)
+    promises = [set(promised) for promised in json.loads((place / "promises.json").read_text())]
+    before = Image.of(place / "before")
+    after = [Image.of(place / f"after-{number}") for number in range(len(promises))]
+    answers = []
+    for number in range(IMAGES):
+        moment = MOMENTS[number % len(MOMENTS)]
+        path = place / f"cut-{number}"
+        path.mkdir(mode=0o700)
+        _cut(moment, before, after, rng).write(path / "data.mdb")
+        if not first or rng.random() < 0.5:  # the other files are as old as the directory
+            shutil.copy(place / "written" / "lock.mdb", path)
+            shutil.copy(place / "written" / "kvtier.lock", path)
+        say(f"checking after a cut, {moment}")
+        numbers = _verdict(path, host, disk, None if moment == "lying drive" else promises[-2], seed)
+        numbers["failures"] = [f"seed {seed}, image {number}, {moment}: {why}" for why in numbers["failures"]]
+        answers.append((f"power: {FIRST if first and moment != 'lying drive' else moment}", numbers))
     return answers
 
 
@@ -159,28 +158,28 @@ def _cut(moment: str, before: Image, after: Sequence[Image], rng: random.Random)
 
 
 def _verdict(path: Path, host: int, disk: int, promised: set[int] | None, seed: int) -> dict[str, Any]:
-    """The numbers of a row for one image; what must be there is None after a lying drive."""
-    if promised is None:
-        check: Any = lambda number, say: use(path, host, disk, say, seed=number)  # noqa: E731
-    else:
-        check = partial(check_survivors, path, host, disk)
-    (found,) = run_cases(check, [seed], lanes=1)
+    """The numbers of a row for one image; after a lying drive nothing is promised."""
+    (found,) = run_cases(partial(_open, path, host, disk, promised is not None), [seed], lanes=1)
     if found.death is not None:
         return {"tried": 1, "failures": [found.death]}
     answer = found.answer
     failures = [*answer["problems"], *([answer["refused"]] if answer.get("refused") else [])]
+    survived = int(not failures)
     lost = (promised or set()) - set(answer.get("listed", ()))
-    moved = any(path.glob("data.mdb.*"))
+    if answer["wrong_bytes"]:
+        failures.append(f"{answer['wrong_bytes']} wrong bytes served")
+    if lost:
+        failures.append(f"lost blocks {sorted(lost)[:8]}")
     return {
         "tried": 1,
-        "survived": int(not failures),
+        "survived": survived,
         "wrong_bytes": answer["wrong_bytes"],
         "lost_flushed": len(lost),
         "leaks": answer["leaks"],
-        "notes": "started afresh" if moved else "",
-        "failures": [
-            *failures,
-            *([f"{answer['wrong_bytes']} wrong bytes served"] if answer["wrong_bytes"] else []),
-            *([f"lost blocks {sorted(lost)[:8]}"] if lost else []),
-        ],
+        "notes": "started afresh" if any(path.glob("data.mdb.*")) else "",
+        "failures": failures,
     }
+
+
+def _open(path: Path, host: int, disk: int, strict: bool, seed: int, say: Say) -> dict[str, Any]:
+    return check_survivors(path, host, disk, seed, say) if strict else use(path, host, disk, say, seed=seed)

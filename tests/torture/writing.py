@@ -39,7 +39,7 @@ class Ground:
     def hear(self, line: str) -> None:
         """Take note of what the writer said."""
         verb, *numbers = line.split()
-        named = {int(number) for number in numbers} if verb in {"held", "gone"} else set()
+        named = set(map(int, numbers))
         if verb == "held":
             self.held |= named
         elif self.disk == FULL:
