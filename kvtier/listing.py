@@ -101,6 +101,11 @@ class Listing(Iterable[tuple[BlockHash, Label]]):
         begin = int(self._ends[row - 1]) if row else 0
         return Label(parent, int(self.depths[row]), bytes(self._tokens[begin : self._ends[row]]))
 
+    def prompts_of(self, root: BlockHash) -> tuple[int, int]:
+        """How many first blocks are listed, and how many of them hang on this root."""
+        parents = self._parents[self.depths == 0]
+        return len(parents), int((parents == np.frombuffer(root, np.uint8)).all(axis=1).sum())
+
     def find(self, name: BlockHash) -> int:
         """The row of a name; -1 if it is not listed."""
         bucket = int.from_bytes(name[:4], "big") >> self._shift

@@ -111,6 +111,11 @@ def test_only_the_lossless_format_needs_its_compressor(path):
     assert "zstandard" not in {name.split(".")[0] for name in imports(path)}
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "encrypted.py"], ids=name_of)
+def test_only_the_encrypted_format_needs_its_cipher(path):
+    assert "cryptography" not in {name.split(".")[0] for name in imports(path)}
+
+
 @pytest.mark.parametrize("path", [path for path in FILES if part_of(path) != "testing"], ids=name_of)
 def test_only_the_conformance_suites_need_pytest(path):
     assert imports(path) & {"pytest", "hypothesis"} == set()

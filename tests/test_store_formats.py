@@ -53,7 +53,7 @@ def test_lossy_formats_give_back_what_their_codec_does(tmp_path, name):
     codec, expected = codec_for(name, SPEC), fresh()
     for block, target in zip(blocks(), expected, strict=True):
         stored = torch.zeros(codec.encoded_bytes, dtype=torch.uint8)
-        codec.encode(block, stored)
+        codec.encode(b"", block, stored)
         codec.decode(b"", stored, target)
 
     found = filled(tmp_path, name)

@@ -26,6 +26,7 @@ import torch
 from kvtier.errors import BlockRefusedError, CorruptBlockError, SpecMismatchError, TierClosedError
 from kvtier.formats.base import Codec
 from kvtier.hashing import BlockHash, Label
+from kvtier.listing import Listing
 from kvtier.tiers.base import Tier, check_blocks
 from kvtier.tiers.copying import Striper
 from kvtier.tiers.pages import page_aligned
@@ -50,6 +51,7 @@ class EncodedTier:
         inner: The tier that keeps the encoded blocks; closed with this one.
         codec: The format.
         threads: Blocks encoded or decoded at a time.
+        root: Root of the store's namespace, by which a listing tells whether prompts in it are this store's.
 
     Raises:
         SpecMismatchError: The inner tier's blocks have another size than the format's.
@@ -57,7 +59,7 @@ class EncodedTier:
 
     any_device = False
 
-    def __init__(self, inner: Tier, codec: Codec, *, threads: int | None = None) -> None:
+    def __init__(self, inner: Tier, codec: Codec, *, threads: int | None = None, root: BlockHash | None = None) -> None:
         if inner.block_bytes != codec.encoded_bytes:
             raise SpecMismatchError(
                 f"{inner.name}: tier holds blocks of {inner.block_bytes} bytes, {codec.name} blocks have "
@@ -70,6 +72,7 @@ class EncodedTier:
         self.block_bytes = codec.spec.block_bytes
         self.capacity_bytes = inner.capacity_bytes // inner.block_bytes * self.block_bytes
         self._striper = Striper(f"{inner.name}-{codec.name}", threads or min(8, os.cpu_count() or 1))
+        self._root = root
         self._pid = os.getpid()
         self._state = threading.Condition()
         """Guards what follows."""
@@ -106,7 +109,7 @@ class EncodedTier:
         with self._held_open():
             check_blocks(self.name, self.block_bytes, keys, blocks, labels)
             with self._scratch(len(keys)) as encoded:
-                reasons = self._encode(blocks, encoded)
+                reasons = self._encode(keys, blocks, encoded)
                 good = [i for i in range(len(keys)) if i not in reasons]
                 self.inner.write([keys[i] for i in good], [encoded[i] for i in good], [labels[i] for i in good])
             if reasons:
@@ -117,8 +120,19 @@ class EncodedTier:
         return self.inner.delete(keys)
 
     def scan(self) -> Iterable[tuple[BlockHash, Label]]:
-        """See ``Tier.scan``."""
-        return self.inner.scan()
+        """See ``Tier.scan``. A warning is logged if prompts are held, and none of this store's."""
+        held = self.inner.scan()
+        if self._root is not None and isinstance(held, Listing):
+            num_prompts, num_own = held.prompts_of(self._root)
+            if num_prompts and not num_own:
+                log.warning(
+                    "%s: of the prompts held (%d first blocks) none is this store's, which is %s: they have another "
+                    "key, format, model or salt; they are not served, and leave as room is needed",
+                    self.name,
+                    num_prompts,
+                    self.codec.name,
+                )
+        return held
 
     def flush(self) -> None:
         """See ``Tier.flush``."""
@@ -157,13 +171,15 @@ class EncodedTier:
             raise damage[min(damage)]
         return count
 
-    def _encode(self, blocks: Sequence[torch.Tensor], encoded: Sequence[torch.Tensor]) -> dict[int, str]:
+    def _encode(
+        self, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor], encoded: Sequence[torch.Tensor]
+    ) -> dict[int, str]:
         """Encode each block; returns why some were not, by position."""
         reasons: dict[int, str] = {}
 
         def work(mine: Iterator[int]) -> None:
             for i in mine:
-                reason = self.codec.encode(blocks[i], encoded[i])
+                reason = self.codec.encode(keys[i], blocks[i], encoded[i])
                 if reason is not None:
                     reasons[i] = reason
 
