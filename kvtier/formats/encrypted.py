@@ -74,11 +74,8 @@ class Encrypted:
             plain = self._aside()
             if (reason := self._inner.encode(key, block, torch.from_numpy(plain))) is not None:
                 return reason
-        elif block.is_contiguous():
-            plain = block.numpy().reshape(-1)
         else:
-            plain = self._aside()
-            np.copyto(plain.reshape(block.shape), block.numpy())
+            plain = block.numpy().reshape(-1)  # a copy, if its bytes lie apart
         encoded, nonce = out.numpy(), os.urandom(_NONCE_BYTES)
         header = self._header(nonce)
         encoded[:HEADER_BYTES] = np.frombuffer(header, np.uint8)

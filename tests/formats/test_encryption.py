@@ -246,6 +246,12 @@ def test_a_namespace_under_a_key_is_another_and_tells_its_engine(inner, layout):
     assert engine_layout(in_format(plain, codec_of(inner).name).layout) == layout
 
 
+def test_formats_under_one_key_have_namespaces_of_their_own():
+    plain = Namespace(spec=SPECS[0], weights="w")
+
+    assert len({in_format(plain, codec_of(inner).name).root for inner in ALL}) == len(ALL)
+
+
 @pytest.mark.parametrize("layout", ["aes256gcm-0011223344556677", "v1/aes256gcm-00", "v1/xaes256gcm-0011223344556677"])
 def test_what_only_looks_like_a_key_is_the_engines(layout):
     assert engine_layout(layout) == layout
