@@ -3,7 +3,7 @@
 errors  spec  hashing  format  listing  metrics  config  answers    facts and formulas
    policy   index   resting   room                   judgement: no I/O, no clock, no torch
    rates    ground  reuse
-   formats                                           a block in fewer bytes, and back
+   formats                                           a block in fewer bytes, or encrypted, and back
    placement      tiers                              decide | move: neither sees the other
        core  streaming  transfer  reader  writer  store
    opening  integrations  testing  __init__          edges

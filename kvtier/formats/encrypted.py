@@ -11,9 +11,9 @@ A name is the digest of the parent's name and the token ids, so ciphertext moved
 into another prompt, tenant, model or format, does not decrypt. An older ciphertext of the same block does:
 it is the same block.
 
-AES-GCM, because processors compute it several times as fast as ChaCha20-Poly1305 and twenty times as
-fast as AES-GCM-SIV (docs/benchmarks.md), and what the last protects from, a nonce used twice, is kept
-away by keys: see ``kvtier.formats.keys``.
+AES-GCM, because processors have instructions for it: ChaCha20-Poly1305 and AES-GCM-SIV are slower
+(docs/benchmarks.md), and what the last protects from, a nonce used twice, is kept away by keys: see
+``kvtier.formats.keys``.
 
 Sizes, names, token ids and times are not hidden: see docs/security.md.
 

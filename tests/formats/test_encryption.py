@@ -430,7 +430,7 @@ def test_two_ciphertexts_that_were_exchanged_are_misses(tmp_path):
 
 
 def test_blocks_sink_encrypted_and_rise_again(tmp_path):
-    with opened(tmp_path, host=4 * SPEC.block_bytes) as store:
+    with opened(tmp_path, host=4 * SPEC.block_bytes, put_patience_s=10.0) as store:
         store.put(tokens(WORD), blocks())
         store.put(tokens("vwxyz"), blocks())
         store._mover.drain()

@@ -98,7 +98,8 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", SECRET + b"\n", SECRET[:31], SECRET.hex().encode()[:-1], b"x" * 64, b"0" * 200]
+    "content",
+    [b"", SECRET + b"\n", SECRET[:31], HEX[:-1], HEX[:32] + b" " + HEX[32:], b"x" * 64, HEX + HEX, b"0" * 200],
 )
 def test_a_file_with_anything_else_is_refused(tmp_path, content):
     file = tmp_path / "key"
