@@ -11,6 +11,7 @@ ratios pair measurements of one round.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -28,9 +29,8 @@ from lib.results import write_json
 def main(argv: list[str] | None = None) -> int:
     """Parse, measure, print for people, write JSON and plot."""
     args = arguments().parse_args(argv)
-    runs = args.runs or (3 if args.quick else 7)
-    batch = args.batch or (32 if args.quick else 64)
-    began = time.perf_counter()
+    runs, batch = args.runs or (3 if args.quick else 7), args.batch
+    began, load = time.perf_counter(), os.getloadavg()[0]
     _, threads = best_memcpy(batch * SPEC.block_bytes, runs=3)
     try:
         with tempfile.TemporaryDirectory(prefix="kvtier-integrity-", dir=args.store) as name:
@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
             **about,
             "runs": runs,
             "interleaved": True,
+            "load_average_before": load,
             "block_bytes": SPEC.block_bytes,
             "block_tokens": SPEC.block_tokens,
             "batch": batch,
@@ -66,9 +67,14 @@ def main(argv: list[str] | None = None) -> int:
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="32 blocks and three rounds, under a minute")
+    parser.add_argument("--quick", action="store_true", help="three rounds, under a minute")
     parser.add_argument("--runs", type=positive, help="interleaved rounds of every case; default: 7, with --quick 3")
-    parser.add_argument("--batch", type=positive, help="blocks at a time; default: 64, with --quick 32")
+    parser.add_argument(
+        "--batch",
+        type=positive,
+        default=40,
+        help="blocks at a time; default: %(default)s, 56 MiB: the store's background moves at most 64 MiB",
+    )
     parser.add_argument("--store", help="directory on the disk to measure; default: the system's for temporary files")
     parser.add_argument("--json", help="write the results here; - for standard output")
     parser.add_argument("--plot", help="draw the results here (PNG, SVG, PDF by suffix)")

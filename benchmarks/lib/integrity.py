@@ -94,7 +94,7 @@ def measure(directory: Path, *, batch: int, runs: int, threads: int) -> dict[str
         directory: On the disk to measure.
         batch: Blocks at a time.
         runs: Rounds.
-        threads: Of the memcpy that is the limit, and of the parts on several threads.
+        threads: Of the memcpy that is the limit.
     """
     size = batch * SPEC.block_bytes
     memory = page_aligned(size)
@@ -107,7 +107,7 @@ def measure(directory: Path, *, batch: int, runs: int, threads: int) -> dict[str
         best_write = max(GRID, key=lambda setting: max(raw.write_once(setting) for _ in range(2)))
         cases = [
             *_disk_cases(plain, crypt, list(torch.from_numpy(memory).view(batch, -1))),
-            *_parts(memory, threads),
+            *_parts(memory),
             ("memcpy", lambda: size / memcpy_once(size, threads)),
             ("disk read", lambda: size / raw.read_once()),
             ("disk write", lambda: size / raw.write_once(best_write)),
@@ -177,7 +177,7 @@ def _chill(disk: KvtierDisk) -> None:
             raise NotColdError(f"{disk.name}: {resident:.0f} bytes of {path.name} are still in memory")
 
 
-def _parts(memory: Bytes, threads: int) -> list[tuple[str, Callable[[], float]]]:
+def _parts(memory: Bytes) -> list[tuple[str, Callable[[], float]]]:
     """XXH3, AES-GCM and other ciphers over all blocks, in one call a block as in the tier; each returns seconds."""
     blocks = memory.reshape(-1, SPEC.block_bytes)
     sealed = page_aligned(len(blocks) * (SPEC.block_bytes + TAG_BYTES)).reshape(len(blocks), -1)
@@ -204,7 +204,7 @@ def _parts(memory: Bytes, threads: int) -> list[tuple[str, Callable[[], float]]]
     return [
         (f"alone {name}, {lanes} threads" if lanes > 1 else f"alone {name}, 1 thread", partial(run, work, lanes))
         for name, work in works.items()
-        for lanes in sorted({1, threads})
+        for lanes in sorted({1, len(os.sched_getaffinity(0))})
     ]
 
 
