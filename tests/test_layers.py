@@ -3,7 +3,7 @@
 errors  spec  hashing  format  listing  metrics  config  answers    facts and formulas
    policy   index   resting   books   room   intake  judgement: no I/O, no clock, no torch
    rates    ground  reuse    health
-   formats                                           a block in fewer bytes, and back
+   formats                                           a block in fewer bytes, or encrypted, and back
    placement      tiers                              decide | move: neither sees the other
        core  neighbours  streaming  transfer  reader  writer  store
    opening  integrations  testing  __init__          edges
@@ -109,6 +109,11 @@ def test_only_the_disk_tier_knows_lmdb(path):
 @pytest.mark.parametrize("path", [path for path in FILES if path.name != "lossless.py"], ids=name_of)
 def test_only_the_lossless_format_needs_its_compressor(path):
     assert "zstandard" not in {name.split(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "encrypted.py"], ids=name_of)
+def test_only_the_encrypted_format_needs_its_cipher(path):
+    assert "cryptography" not in {name.split(".")[0] for name in imports(path)}
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if part_of(path) != "testing"], ids=name_of)
