@@ -18,6 +18,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from typing import Any, Literal, Self
 from weakref import WeakSet
 
@@ -28,6 +29,7 @@ from kvtier.answers import Flushed, Hit, Stored
 from kvtier.core import Core
 from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierError
 from kvtier.hashing import BlockHash, Chain, Namespace, name_chain
+from kvtier.leases import live, name_leaked, release_lapsed
 from kvtier.listing import Listing
 from kvtier.placement import Placement, TierRules
 from kvtier.policy.lru import LRU
@@ -148,7 +150,7 @@ class TieredStore:
         keys = self.name(tokens).keys
         placement = self._core.placement
         with self._core.lock:
-            self._expire_leases()
+            release_lapsed(self._core.placement.index)
             found = placement.match(keys)
             lease = placement.lease(keys, owner, time.monotonic() + ttl_s)
         try:
@@ -158,9 +160,9 @@ class TieredStore:
                 placement.release(lease)
 
     def stats(self) -> dict[str, Any]:
-        """Counters (see ``kvtier.metrics.COUNTERS``) and, by tier, blocks and bytes held and capacity."""
+        """Counters (see ``kvtier.metrics.COUNTERS``), live leases and, by tier, blocks and bytes held and capacity."""
         with self._core.lock:
-            counters = self._core.metrics.snapshot()
+            counters, held = self._core.metrics.snapshot(), live(self._core.placement.index)
         tiers = {
             tier.name: {
                 "used_blocks": tier.used_bytes // tier.block_bytes,
@@ -169,7 +171,8 @@ class TieredStore:
             }
             for tier in self.tiers
         }
-        return {"counters": counters, "tiers": tiers, "write_behind_bytes": self._behind * self.spec.block_bytes}
+        behind, leases = self._behind * self.spec.block_bytes, [asdict(lease) for lease in held]
+        return {"counters": counters, "tiers": tiers, "write_behind_bytes": behind, "leases": leases}
 
     # Reading
 
@@ -251,7 +254,7 @@ class TieredStore:
             stopped_by = "no_buffer"
         served = wanted.keys[: len(sources)]
         with self._core.lock:
-            self._expire_leases()
+            release_lapsed(self._core.placement.index)
             self._core.placement.touch(served)
             self._core.metrics.add("gets")
             self._core.metrics.add("missed_blocks", len(wanted) - len(sources))
@@ -278,6 +281,7 @@ class TieredStore:
         self._check_open()
         keys = self.name(tokens).keys
         with self._core.lock:
+            release_lapsed(self._core.placement.index)
             moves = self._core.placement.plan_promote(keys)
         return self._mover.submit(moves, urgent=True)
 
@@ -311,6 +315,7 @@ class TieredStore:
             )
         check_blocks("put", self.spec.block_bytes, part.keys, blocks)
         with self._core.lock:
+            release_lapsed(self._core.placement.index)
             if any(map(self._core.holds, chain.keys[:1])):  # others make room for a prompt's tail before its head does
                 self._core.placement.touch(chain.keys)
         num_new = self._writer.write(part, blocks, chain)
@@ -333,6 +338,7 @@ class TieredStore:
         last = len(self.tiers) - 1
         if self.tiers[last].durable:
             with self._core.lock:
+                release_lapsed(self._core.placement.index)
                 moves = self._core.placement.plan_copy_down()
             self._mover.carry(moves)
             with self._core.lock:
@@ -349,8 +355,8 @@ class TieredStore:
         """Flush, then release every tier; a second close does nothing.
 
         Returns:
-            What was brought down, also logged. If a tier fails to flush, that is logged as a
-            warning and the store is closed all the same.
+            What was brought down, and the leases never released; also logged. If a tier fails to
+            flush, that is logged as a warning and the store is closed all the same.
         """
         done = Flushed(0, 0, 0.0, 0)
         if self._closed:
@@ -363,9 +369,7 @@ class TieredStore:
             log.warning("close: what only memory held is lost: %s", exc)
         self._closed = True
         with self._core.lock:
-            leaked = sorted({lease.owner for lease in self._core.placement.index.leases})
-        if leaked:
-            log.warning("close: leases never released, held by: %s", ", ".join(leaked))
+            done = replace(done, leaked=name_leaked(self._core.placement.index))
         self._mover.close()
         self._reader.close()
         for tier in self.tiers:
@@ -389,10 +393,6 @@ class TieredStore:
     def _hit(self, tiers: Sequence[int], stopped_by: str | None) -> Hit:
         names = tuple(self.tiers[tier].name for tier in tiers)
         return Hit(len(names) * self.spec.block_tokens, names, stopped_by)
-
-    def _expire_leases(self) -> None:
-        for lease in self._core.placement.index.expire(time.monotonic()):
-            log.warning("lease of %s lapsed after its deadline; it held %d blocks", lease.owner, len(lease.nodes))
 
     def _check_open(self) -> None:
         if self._closed:

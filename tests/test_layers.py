@@ -5,7 +5,7 @@ errors  spec  hashing  format  listing  metrics  config  answers    facts and fo
    rates    ground  reuse
    formats                                           a block in fewer bytes, and back
    placement      tiers                              decide | move: neither sees the other
-       core  streaming  transfer  reader  writer  store
+       core  leases  streaming  transfer  reader  writer  store
    opening  integrations  testing  __init__          edges
 """
 
@@ -26,7 +26,7 @@ LAYERS = [
     {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers"},
     {"policy", "index", "resting", "room", "formats", "rates", "ground", "reuse"},
     {"placement", "tiers"},
-    {"core", "streaming", "transfer", "reader", "writer", "store"},
+    {"core", "leases", "streaming", "transfer", "reader", "writer", "store"},
     {"opening", "integrations", "testing", "__init__"},
 ]
 
