@@ -226,7 +226,7 @@ class Environment:
             self.meta = self._env.open_db(b"meta", create=False)
             with self._env.begin() as txn:
                 about = json.loads(txn.get(b"format", db=self.meta, default=b"null"))
-        except (lmdb.Error, ValueError):
+        except (lmdb.Error, ValueError, RecursionError):
             about = None
         if not isinstance(about, dict) or "format" not in about:
             raise ConfigError(
@@ -261,6 +261,9 @@ class Environment:
                 f"{self.name}: {self._path} has format {about['format']}, this kvtier reads {FORMAT_VERSION}; "
                 "use the release that wrote it, or another directory"
             )
+        sizes = {name: about.get(name) for name in ("block_bytes", *Layout._fields)}
+        if not all(isinstance(size, int) and 0 < size < 2**32 for size in sizes.values()):
+            raise ConfigError(f"{self.name}: {self._path} says of itself {about}; choose another directory")
         found = (about["block_bytes"], about["slot_bytes"])
         if found != (block_bytes, layout.slot_bytes):
             raise SpecMismatchError(

@@ -1,6 +1,7 @@
 """The parts of the torture as tests run them."""
 
 import json
+import logging
 import subprocess
 
 import pytest
@@ -19,3 +20,11 @@ def torture():
         return {row["fault"]: row for row in json.loads(done.stdout)["rows"]}, done.stderr
 
     return run
+
+
+@pytest.fixture
+def silent():
+    """What a store broken on purpose logs is of no interest."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)

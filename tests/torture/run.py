@@ -32,7 +32,7 @@ from lib.results import write_json
 from torture.report import Budget, Progress, Row, failures, table
 
 #: Modules of this package, in the order they are run.
-PARTS = ["control", "threads", "soak"]
+PARTS = ["control", "threads", "soak", "fuzz"]
 
 
 _say = partial(print, flush=True)

@@ -1,5 +1,6 @@
 """A soak finds every gauge flat, and says so of one that is not."""
 
+import gc
 import gzip
 import io
 import json
@@ -15,8 +16,16 @@ from torture import soak, workloads
 from torture.report import Progress
 
 
+@pytest.fixture(autouse=True)
+def quick_to_sample():
+    """What other tests have made need not be looked at for each sample."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
-def silent():
+def progress():
     return Progress("soak", io.StringIO())
 
 
@@ -68,7 +77,7 @@ def test_a_descriptor_left_open_by_every_close_is_found(tmp_path):
     assert (row["survived"], row["failures"][0].partition(":")[0]) == (0, "descriptors rises")
 
 
-def test_memory_kept_for_every_prompt_is_found(tmp_path, silent):
+def test_memory_kept_for_every_prompt_is_found(tmp_path, progress):
     prompt, kept = soak.Replay.prompt, []
 
     def broken(self, ids):
@@ -76,12 +85,12 @@ def test_memory_kept_for_every_prompt_is_found(tmp_path, silent):
         prompt(self, ids)
 
     with patch.object(soak.Replay, "prompt", broken), patch.object(soak, "NUM_SAMPLES", 8):
-        row = soak.replay(tmp_path, workloads.synthetic(0), 1200, silent)
+        row = soak.replay(tmp_path, workloads.synthetic(0), 1200, progress)
 
     assert (row["survived"], row["failures"][0].partition(":")[0]) == (0, "resident_bytes rises")
 
 
-def test_a_block_served_with_other_bytes_is_counted(tmp_path, silent):
+def test_a_block_served_with_other_bytes_is_counted(tmp_path, progress):
     get = TieredStore.get
 
     def broken(self, tokens, out):
@@ -91,7 +100,7 @@ def test_a_block_served_with_other_bytes_is_counted(tmp_path, silent):
         return hit
 
     with patch.object(TieredStore, "get", broken), patch.object(soak, "NUM_SAMPLES", 2):
-        assert soak.replay(tmp_path, workloads.synthetic(0), 300, silent)["wrong_bytes"] > 0
+        assert soak.replay(tmp_path, workloads.synthetic(0), 300, progress)["wrong_bytes"] > 0
 
 
 # Workloads
@@ -127,8 +136,8 @@ def test_a_trace_is_found_where_the_environment_says(tmp_path, monkeypatch):
     assert workloads.trace_file() == tmp_path / workloads.TRACE
 
 
-def test_without_a_trace_its_row_says_that_it_was_skipped(tmp_path, silent):
+def test_without_a_trace_its_row_says_that_it_was_skipped(tmp_path, progress):
     with patch.object(soak, "trace_file", return_value=None):
-        row = soak._case(soak.Budget(directory=tmp_path), 100, silent, 1, lambda _: None)
+        row = soak._case(soak.Budget(directory=tmp_path), 100, progress, 1, lambda _: None)
 
     assert row == {"notes": "skipped: no trace here"}

@@ -1,6 +1,5 @@
 """Storms find nothing on the store as it is, and find what was broken on purpose."""
 
-import logging
 import sys
 import threading
 import time
@@ -71,14 +70,6 @@ def leases_that_hold_nothing():
         return made
 
     return patch.object(PrefixIndex, "lease", broken)
-
-
-@pytest.fixture
-def silent():
-    """What a broken store logs is not of interest."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.usefixtures("silent")

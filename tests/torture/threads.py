@@ -27,7 +27,7 @@ from torture.report import Budget, Progress, Row, Tries, merge
 from torture.schedule import Schedule
 from torture.storm import durable_after_flush, found_wrong, storm
 
-TRIES = Tries(long=40, quick=3, ci=2)
+TRIES = Tries(long=18, quick=3, ci=2)
 FAULTS = ["threads: 32 callers", "threads: 32 callers, disturbed", "threads: closed under its callers"]
 
 #: Stores, in blocks.
