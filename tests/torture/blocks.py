@@ -28,6 +28,9 @@ NAMESPACE = Namespace(spec=SPEC, weights="w")
 
 NUM_PROMPTS = 48
 
+#: A disk with room for every block there is, and one that must evict; in blocks.
+ROOMY, FULL = 400, 96
+
 
 def _ids(prompt: int) -> list[int]:
     blocks = [prompt % 6, 100 + prompt % 12, *(100 * prompt + i for i in range(1200, 1204 + prompt % 5))]

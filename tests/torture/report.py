@@ -9,6 +9,7 @@ alone decide what a case does. So whatever fails is named by one number, and
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections import Counter
@@ -58,6 +59,15 @@ class Budget:
     def seeds(self, tries: Tries) -> range:
         """The seed of each case."""
         return range(self.seed, self.seed + self.pick(tries))
+
+    def place(self, seed: int) -> Path:
+        """A case's own directory, which it makes; it is not there yet."""
+        return self.directory / f"case-{seed}"
+
+    def leave(self, seed: int, *, good: bool) -> None:
+        """A case has ended: its directory goes, unless it is to be looked at."""
+        if good or not self.keep:
+            shutil.rmtree(self.place(seed), ignore_errors=True)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,6 +13,7 @@ last two must be 0.
 from __future__ import annotations
 
 import argparse
+import gc
 import shutil
 import sys
 import tempfile
@@ -32,7 +33,7 @@ from lib.results import write_json
 from torture.report import Budget, Progress, Row, failures, table
 
 #: Modules of this package, in the order they are run.
-PARTS = ["control", "threads", "soak", "fuzz"]
+PARTS = ["control", "kills", "power", "damage", "threads", "soak", "fuzz"]
 
 
 _say = partial(print, flush=True)
@@ -114,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(plan(chosen, budget))
         return 0
     torch.set_num_threads(1)  # a fork does not take a pool of threads along
+    gc.freeze()  # nor need it look through all of torch when it collects
     began = time.monotonic()
     rows = [row for name, part in chosen.items() for row in run_part(name, part, budget)]
     (_warn if args.json == "-" else _say)(table(rows))
