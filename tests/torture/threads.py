@@ -40,7 +40,7 @@ SIZES: list[dict[str, Any]] = [
     {"device": 8},
 ]
 #: Calls of each of the 32 threads.
-STEPS = {"long": 200, "quick": 40, "ci": 20}
+STEPS = {"long": 100, "quick": 40, "ci": 20}
 
 
 def run(budget: Budget, progress: Progress) -> list[Row]:
