@@ -410,9 +410,22 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
-        file="kvtier/streaming.py",
-        tests=("tests/test_streaming.py",),
+        file="kvtier/leases.py",
+        tests=("tests/test_leases.py",),
         mutants=(
+            Mutant("index.expire(time.monotonic())", "()", "a lease never lapses"),
+            Mutant("each.deadline - now", "each.deadline", "the time left is a date"),
+            Mutant("None if math.isinf(each.deadline) else", "", "a read under way has a deadline"),
+            Mutant('log.warning("close', 'log.info("close', "a leak is not warned of"),
+            Mutant("return leaked", "return ()", "close returns no leak"),
+            Mutant("for each in index.leases\n", "for each in list(index.leases)[:1]\n", "one lease stands for all"),
+        ),
+    ),
+    Group(
+        file="kvtier/streaming.py",
+        tests=("tests/test_streaming.py", "tests/test_leases.py"),
+        mutants=(
+            Mutant("self._thread = None\n            run()", "self._thread = None", "without a thread nobody reads"),
             Mutant("self._began and not", "not", "layers are there before the read began"),
             Mutant("if self._over and not self._whole:", "if False:", "a broken stream looks whole"),
             Mutant("[sources] * len", "[1] * len", "the first tier speaks for all"),

@@ -5,7 +5,7 @@ errors  spec  hashing  format  listing  metrics  config  answers    facts and fo
    rates    ground  reuse    health
    formats                                           a block in fewer bytes, or encrypted, and back
    placement      tiers                              decide | move: neither sees the other
-       core  neighbours  streaming  transfer  reader  writer  store
+       core  leases  neighbours  streaming  transfer  reader  writer  store
    opening  integrations  testing  __init__          edges
 """
 
@@ -26,7 +26,7 @@ LAYERS = [
     {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers"},
     {"policy", "index", "resting", "books", "room", "intake", "health", "formats", "rates", "ground", "reuse"},
     {"placement", "tiers"},
-    {"core", "neighbours", "streaming", "transfer", "reader", "writer", "store"},
+    {"core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "store"},
     {"opening", "integrations", "testing", "__init__"},
 ]
 

@@ -13,8 +13,8 @@ from kvtier.errors import CorruptBlockError
 from kvtier.hashing import BlockHash, Chain, Label, name_block, name_chain
 from kvtier.resting import Resting
 from kvtier.tiers.disk import LMDBTier
-from kvtier.tiers.volume import Volume
 from kvtier.tiers.memory import MemoryTier
+from kvtier.tiers.volume import Volume
 
 PACKAGE = Path(kvtier.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
