@@ -63,7 +63,8 @@ class About:
         """How the data file is cut up, and the databases by name; a new environment is made first.
 
         Raises:
-            UnfitError: It is not kvtier's, of another release, of other blocks, or incomplete.
+            UnfitError: It is not kvtier's, of other blocks, or incomplete.
+            ConfigError: It is of another release.
         """
         if env.stat()["entries"] == 0:
             self._create(env)
@@ -99,8 +100,8 @@ class About:
                     "choose another directory"
                 )
             )
-        if about["format"] != FORMAT_VERSION:
-            raise UnfitError(of_another_release(self._name, self._path, about["format"]))
+        if about["format"] != FORMAT_VERSION:  # refused whatever the marker says: it may be older than an upgrade
+            raise of_another_release(self._name, self._path, about["format"])
         sizes = [about.get(name) for name in ("block_bytes", *Layout._fields)]
         if not all(isinstance(size, int) and 0 < size < 2**32 for size in sizes):
             raise UnfitError(
