@@ -12,7 +12,7 @@ import lmdb
 import pytest
 from tier_helpers import BLOCK, disk, held, put, raw, run_python, whole
 
-from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierUnavailableError
+from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError
 from kvtier.format import FORMAT_VERSION
 from kvtier.tiers.directory import file_system_of
 

@@ -24,7 +24,6 @@ def test_a_cut_loses_nothing_promised_and_makes_nothing_wrong(rows, total):
     assert [total(rows, name) for name in ("wrong_bytes", "lost_flushed", "leaks")] == [0, 0, 0]
 
 
-@pytest.mark.xfail(strict=False, reason="what LMDB cannot open is not moved aside yet")
 def test_after_any_cut_the_store_opens(rows, total):
     assert total(rows, "survived") == total(rows, "tried") == 24
 
