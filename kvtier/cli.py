@@ -22,7 +22,9 @@ from importlib import import_module
 from kvtier.errors import ConfigError, KVTierError
 
 #: Where each command is.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "oracle": "kvtier.commands.oracle",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ errors  spec  hashing  format  listing  metrics  config  answers    facts and fo
    placement      tiers                              decide | move: neither sees the other
        core  streaming  transfer  reader  writer  store
    opening  integrations  testing  __init__          edges
+   oracle                                            asks the edges
    commands  cli  __main__                           the command line
 """
 
@@ -29,6 +30,7 @@ LAYERS = [
     {"placement", "tiers"},
     {"core", "streaming", "transfer", "reader", "writer", "store"},
     {"opening", "integrations", "testing", "__init__"},
+    {"oracle"},
     {"commands", "cli", "__main__"},
 ]
 
@@ -98,8 +100,10 @@ def test_inside_the_package_nobody_goes_through_its_front_door(path):
     assert "__init__" not in parts_imported(path)
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) != "integrations"], ids=name_of)
-def test_only_integrations_know_transformers(path):
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if part_of(path) not in {"integrations", "oracle"}], ids=name_of
+)
+def test_only_integrations_and_who_asks_them_know_transformers(path):
     assert "transformers" not in {name.split(".")[0] for name in imports(path)}
 
 
