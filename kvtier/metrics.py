@@ -20,6 +20,8 @@ COUNTERS = {
     "dropped_blocks": "copies deleted from a tier",
     "lost_blocks": "blocks given up because a move failed",
     "damaged_blocks": "blocks that failed verification, and unreadable index entries; also as damaged_blocks.<kind>",
+    "shadow_checks": "hits that were computed once more without the store (CachedLM(shadow=...))",
+    "shadow_mismatches": "hits among them that came out different",
     "tier_errors": "calls a tier could not carry out; also as tier_errors.<tier>",
 }
 

@@ -793,6 +793,100 @@ GROUPS: tuple[Group, ...] = (
             Mutant('min(known["load"], known["compute"]):', "9e9:", "both though it gains nothing"),
         ),
     ),
+    Group(
+        file="kvtier/integrations/shadow.py",
+        tests=("tests/integrations/test_shadow.py",),
+        mutants=(
+            Mutant("if chunk_tokens is None:", "if False:", "rounding is reported as damage"),
+            Mutant('and name != "lossless":', "and False:", "a lossy format is reported as damage"),
+            Mutant("wrong |= torch.ne", "wrong = torch.ne", "only the last layer is looked at"),
+            Mutant(
+                '"shadow_mismatches", token is not None or far is not None',
+                '"shadow_mismatches", far is not None',
+                "wrong keys without logits are not counted",
+            ),
+            Mutant("for tier in range(len(core.tiers))", "for tier in range(1)", "a wrong block is served from below"),
+            Mutant("if block is not None and block < len(chain):", "if False:", "a wrong block is served again"),
+            Mutant("random.Random(seed)", "random.Random()", "nobody can repeat what was drawn"),
+        ),
+    ),
+    Group(
+        file="kvtier/integrations/filling.py",
+        tests=("tests/integrations/test_shadow.py",),
+        mutants=(
+            Mutant("        given.copy_(computed)\n", "", "what is wrong is continued from"),
+            Mutant("not done.reused or not self.shadow", "not self.shadow", "a miss is computed twice"),
+            Mutant(
+                'return Hit(0, (), "damaged"), _Done(cache, again.logits, 0)',
+                "return hit, _Done(cache, again.logits, 0)",
+                "what was computed again is not stored",
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/oracle/trial.py",
+        tests=("tests/test_oracle.py",),
+        mutants=(
+            Mutant("self.max_logit_difference != 0.0", "self.max_logit_difference > 1e-3", "nearly is enough"),
+            Mutant(
+                'return "exact" if self.untried is None else "NOT TRIED"', 'return "exact"', "content without looking"
+            ),
+            Mutant("self._wrong += len(wrong)", "self._wrong += 0", "a bit that the logits hide is not seen"),
+        ),
+    ),
+    Group(
+        file="kvtier/oracle/reference.py",
+        tests=("tests/test_oracle.py",),
+        mutants=(
+            Mutant(
+                "torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))",
+                "torch.equal(one, other)",
+                "two zeros are one",
+            ),
+            Mutant("(equal or kept or", "(kept or", "an older computation is taken for the truth"),
+            Mutant("start = cache.get_seq_length()", "start = 0", "the prefix is computed twice"),
+        ),
+    ),
+    Group(
+        file="kvtier/oracle/files.py",
+        tests=("tests/test_oracle.py",),
+        mutants=(
+            Mutant("1 << draw.randrange(8)", "0", "damage that damages nothing"),
+            Mutant(" and page[_NAME] in wanted", "", "every record is damaged"),
+        ),
+    ),
+    Group(
+        file="kvtier/oracle/modes.py",
+        tests=("tests/test_oracle.py",),
+        mutants=(
+            Mutant("        raise error\n", "        pass\n", "a crash beside the model goes unseen"),
+            Mutant("if found < len(set(names)) or not noticed:", "if False:", "content though nothing was damaged"),
+            Mutant("_sink(bench, lm.store, ids)", "pass", "all tiers are one"),
+        ),
+    ),
+    Group(
+        file="kvtier/cli.py",
+        tests=("tests/test_cli.py",),
+        mutants=(
+            Mutant("return 2 if isinstance(exc, ConfigError) else 1", "return 1", "a typing error looks like damage"),
+            Mutant("COMMANDS if name is None else [name]", "COMMANDS", "every command is loaded for one"),
+            Mutant("        return 128 + signal.SIGPIPE", "        raise", "a closed pipe is a traceback"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/output.py",
+        tests=("tests/test_cli.py",),
+        mutants=(
+            Mutant(
+                'file=sys.stderr if target == "-" else sys.stdout', "file=sys.stdout", "JSON with a table before it"
+            ),
+            Mutant(
+                "or not Path(text).absolute().parent.is_dir()",
+                "or False",
+                "a mistyped place is found after the work",
+            ),
+        ),
+    ),
 )
 
 

@@ -7,6 +7,8 @@ errors  spec  hashing  format  listing  metrics  config  answers    facts and fo
    placement      tiers                              decide | move: neither sees the other
        core  leases  neighbours  streaming  transfer  reader  writer  store
    opening  integrations  testing  __init__          edges
+   oracle                                            asks the edges
+   commands  cli  __main__                           the command line
 """
 
 import ast
@@ -28,6 +30,8 @@ LAYERS = [
     {"placement", "tiers"},
     {"core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "store"},
     {"opening", "integrations", "testing", "__init__"},
+    {"oracle"},
+    {"commands", "cli", "__main__"},
 ]
 
 #: Parts of one layer that must not see each other.
@@ -96,8 +100,10 @@ def test_inside_the_package_nobody_goes_through_its_front_door(path):
     assert "__init__" not in parts_imported(path)
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) != "integrations"], ids=name_of)
-def test_only_integrations_know_transformers(path):
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if part_of(path) not in {"integrations", "oracle"}], ids=name_of
+)
+def test_only_integrations_and_who_asks_them_know_transformers(path):
     assert "transformers" not in {name.split(".")[0] for name in imports(path)}
 
 
@@ -144,6 +150,11 @@ def test_the_format_can_be_read_without_torch_and_lmdb():
 
 def test_importing_the_package_loads_nothing_heavy():
     assert loaded_by("kvtier") == "[]"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) in {"cli", "commands"}], ids=name_of)
+def test_a_command_loads_nothing_heavy_before_it_runs(path):
+    assert loaded_by(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)) == "[]"
 
 
 def test_the_test_of_imports_sees_a_heavy_one():
