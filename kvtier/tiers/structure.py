@@ -135,7 +135,7 @@ class _Audit:
         free, main, commit = self._roots()
         named = list(self._walk("main", main, trees=True))
         for name, tree in named:
-            if tree.flags:
+            if tree.pad or tree.flags:
                 raise _UnsoundError(f"tree {name!r} has flags {tree.flags:#x}, expected none")
             for _ in self._walk(name, tree):
                 pass
@@ -153,7 +153,7 @@ class _Audit:
                 raise _UnsoundError(f"page {number} is not the meta page of an LMDB 0.9 file")
             metas.append((commit, last, _Tree(*_DB.unpack(free)), _Tree(*_DB.unpack(main))))
         commit, last, free, main = max(metas, key=lambda meta: meta[0])  # the first of two alike
-        if (free.pad, free.flags, main.flags) != (PAGE_BYTES, _INTEGER_KEYS, 0):
+        if (free.pad, free.flags, main.pad, main.flags) != (PAGE_BYTES, _INTEGER_KEYS, 0, 0):
             raise _UnsoundError("the meta page names another page size, or trees of another kind")
         self._end = last + 1
         if last < 1 or self._end * PAGE_BYTES > self._size:
