@@ -1,0 +1,224 @@
+"""Every page, entry and record of a store compared with what it should be, and put right if asked.
+
+    structure -> slabs -> books -> entries -> records -> prefixes
+        |                  '---- amended: what is wrong leaves the index, with what hangs on it
+        '-- damaged: a new file is made of the records that prove themselves (``kvtier.doctor.salvage``)
+
+What a repair leaves is prefix-closed, and everything in it has just been proven.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kvtier.doctor.copying import Progress, default_threads, prove, quiet, wanted
+from kvtier.doctor.prefixes import Forest
+from kvtier.doctor.reading import DATA, REBUILT, SET_ASIDE, Held, allocated, alone, amend, read, structure
+from kvtier.doctor.rebuilding import clear
+from kvtier.doctor.salvage import salvage
+from kvtier.errors import TierUnavailableError
+
+KINDS = {
+    "structure": "B-tree pages that are not as LMDB left them",
+    "set aside": "a damaged data file that is no longer used",
+    "left over": "a directory that an interrupted repair or compact left",
+    "slab": "slabs that cannot be found in the file",
+    "books": "books that do not agree with the index",
+    "entry": "index entries that cannot be read",
+    "no slot": "entries that name a slot that is not there",
+    "slot twice": "entries that share a slot with another",
+    "record": "records that are not what their name says",
+    "orphan": "blocks whose prefix is not held",
+}
+"""What can be wrong, in the order it is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong."""
+
+    kind: str
+    """One of ``KINDS``."""
+
+    detail: str
+    block: str = ""
+    """The block's name in hexadecimal, if it is one."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What a check found, and what a repair did."""
+
+    directory: str
+    findings: list[Finding] = field(default_factory=list)
+    blocks: int = 0
+    """Blocks in the index before anything was repaired."""
+
+    records_read: int = 0
+    bytes_read: int = 0
+    seconds: float = 0.0
+    accounted_bytes: int = 0
+    """Payload bytes of the blocks by the books."""
+
+    file_bytes: int = 0
+    """Bytes the file system has allocated for the data file."""
+
+    slots: int = 0
+    """Places for records in the file."""
+
+    repaired: bool = False
+    """Whether what was found has been put right."""
+
+    removed_blocks: int = 0
+    """Blocks a repair took out."""
+
+    kept_blocks: int = 0
+    """Blocks held at the end."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Findings by kind, kinds in their order."""
+        found = Counter(finding.kind for finding in self.findings)
+        return {kind: found[kind] for kind in KINDS if found[kind]}
+
+    @property
+    def clean(self) -> bool:
+        """Whether the store is as it should be now."""
+        return self.repaired or not self.findings
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "counts": self.counts, "clean": self.clean}
+
+
+def check(directory: Path, *, repair: bool = False, threads: int | None = None, progress: Progress = quiet) -> Report:
+    """Look at everything in a store that no process has open.
+
+    Args:
+        directory: The store's.
+        repair: Also take out what is wrong, or make a new file of what is right.
+        threads: Records to read at a time.
+        progress: See ``kvtier.doctor.copying.Progress``.
+
+    Raises:
+        ConfigError: There is no store, it is in use, or of another format.
+        TierUnavailableError: The file cannot be read, or its sizes make no sense.
+        TierFullError: A new file does not fit beside the old one.
+    """
+    report = Report(directory=str(directory))
+    threads = threads or default_threads()
+    began = time.perf_counter()
+    with alone(directory):
+        _look_around(directory, report)
+        problems = structure(directory / DATA) if (directory / DATA).exists() else [f"there is no {DATA}"]
+        report.findings += [Finding("structure", problem) for problem in problems]
+        held = None if problems else _read(directory, report)
+        removable = [] if held is None else _examine(held, report, threads, progress)
+        if repair and report.findings:
+            _repair(directory, held, removable, report, threads, progress)
+        elif held is not None:
+            report.kept_blocks = len(held.listing)
+        report.file_bytes = allocated(directory / DATA)
+    report.seconds = time.perf_counter() - began
+    return report
+
+
+def _read(directory: Path, report: Report) -> Held | None:
+    """The store, if what its pages hold can be understood as well."""
+    try:
+        return read(directory)
+    except TierUnavailableError as exc:
+        report.findings.append(Finding("structure", exc.reason))
+        return None
+
+
+def _look_around(directory: Path, report: Report) -> None:
+    if (directory / SET_ASIDE).exists():
+        size = allocated(directory / SET_ASIDE)
+        report.findings.append(Finding("set aside", f"{SET_ASIDE}, {size} bytes; a repair brings back what is whole"))
+    if (directory / REBUILT).exists():
+        report.findings.append(Finding("left over", f"{REBUILT}; a repair removes it"))
+
+
+def _examine(held: Held, report: Report, threads: int, progress: Progress) -> list[bytes]:
+    """Compare books, entries and records; returns keys of what must leave the index."""
+    listing, geometry = held.listing, held.geometry
+    report.blocks, report.slots = len(listing), held.num_slots
+    report.accounted_bytes = (held.blocks or 0) * geometry.block_bytes
+    found = report.findings
+    found += [
+        Finding("slab", f"slab {n} is not where it should be, nor elsewhere in the file")
+        for n, start in enumerate(held.starts)
+        if start is None
+    ]
+    entries = len(listing) + len(held.damaged)
+    if held.blocks != entries:
+        books = "cannot be read" if held.blocks is None else f"have {held.blocks} blocks"
+        found.append(Finding("books", f"the books {books}, the index has {entries} entries"))
+    found += [Finding("entry", "too short, or under a key that is no name", key.hex()) for key in held.damaged]
+
+    bad = _slots(held, report)
+    rows = np.arange(len(listing))
+    records = wanted(held, rows)
+    report.records_read, report.bytes_read = len(records), len(records) * geometry.record_bytes
+    wrong = prove(held.data, geometry, records, len(records), threads=threads, progress=progress)
+    found += [Finding("record", reason, listing.name(row).hex()) for row, reason in sorted(wrong.items())]
+    bad[list(wrong)] = True
+
+    forest = Forest(listing, ~bad)
+    orphans = rows[~forest.whole & ~bad]
+    found += [Finding("orphan", _why(forest, bad, row), listing.name(row).hex()) for row in orphans]
+    return [*held.damaged, *(listing.name(row) for row in rows[~forest.whole])]
+
+
+def _slots(held: Held, report: Report) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Note entries that name no slot, or one that others name; returns the rows of the former."""
+    listing = held.listing
+    placeless = np.array([held.place(row) is None for row in range(len(listing))], np.bool_)
+    report.findings += [
+        Finding("no slot", f"slot {held.slots[row]} of {held.num_slots} cannot be found", listing.name(row).hex())
+        for row in np.flatnonzero(placeless)
+    ]
+    counts = Counter(held.slots.tolist())
+    report.findings += [
+        Finding("slot twice", f"slot {slot} is named by {counts[slot]} entries", listing.name(row).hex())
+        for row, slot in enumerate(held.slots.tolist())
+        if counts[slot] > 1
+    ]
+    return placeless
+
+
+def _why(forest: Forest, bad: np.ndarray[Any, np.dtype[np.bool_]], row: int) -> str:
+    parent = int(forest.parents[row])
+    name = forest.listing.label(row).parent.hex()[:12]
+    if parent < 0:
+        return f"the block before it, {name}, is not held"
+    if bad[parent]:
+        return f"the block before it, {name}, is damaged"
+    if not forest.whole[parent]:
+        return f"the block before it, {name}, is an orphan itself"
+    return f"its depth is {forest.listing.depths[row]}, that of the block before it {forest.listing.depths[parent]}"
+
+
+def _repair(
+    directory: Path, held: Held | None, removable: list[bytes], report: Report, threads: int, progress: Progress
+) -> None:
+    clear(directory)
+    sound = held is not None and held.blocks is not None and None not in held.starts
+    if held is not None and sound and not (directory / SET_ASIDE).exists():
+        report.kept_blocks = len(held.listing) + len(held.damaged) - len(removable)
+        report.removed_blocks = len(held.listing) - report.kept_blocks
+        amend(directory, removable, report.kept_blocks)
+        report.repaired = True
+        return
+    done = salvage(directory, held, threads=threads, progress=progress)
+    report.repaired = done is not None
+    if done is not None:
+        report.kept_blocks = done.blocks
+        report.removed_blocks = max(0, report.blocks - done.blocks)

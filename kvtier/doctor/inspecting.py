@@ -1,0 +1,233 @@
+"""What a store holds: for whom, how much, how old, how deep, and under which beginnings.
+
+Reads the index only, never a payload. A prefix is worth naming where prompts part: the blocks
+before a fork all have the same blocks below them and would fill any list of the largest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvtier.doctor.prefixes import Forest
+from kvtier.doctor.reading import Held, alone, find, holder, read, read_sound
+from kvtier.errors import ConfigError
+
+Decode = Callable[[Sequence[int]], str]
+"""Text of token ids."""
+
+_SHOWN_TOKENS = 16
+_AGES = ((60, "1 min"), (600, "10 min"), (3600, "1 h"), (6 * 3600, "6 h"), (86400, "1 day"), (7 * 86400, "1 week"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """A namespace."""
+
+    root: str
+    """Its root's name in hexadecimal."""
+
+    blocks: int
+    bytes: int
+    """Payload."""
+
+    prompts: int
+    """Chains that end in it: blocks with nothing below."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefix:
+    """A beginning that prompts share, or a whole chain."""
+
+    block: str
+    """Name of its last block in hexadecimal."""
+
+    root: str
+    tokens: int
+    blocks: int
+    below: int
+    """Blocks that hang on it."""
+
+    first_ids: list[int]
+    last_ids: list[int]
+    text: str | None
+    """Its first and last tokens decoded; None without a tokenizer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One bar of a histogram."""
+
+    label: str
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What a store holds."""
+
+    directory: str
+    in_use_by: str | None
+    """The process that has it open."""
+
+    blocks: int
+    orphans: int
+    """Blocks whose prefix is not held; no prompt can reach them."""
+
+    block_bytes: int
+    block_tokens: int
+    payload_bytes: int
+    """Accounted: blocks times their payload."""
+
+    file_bytes: int
+    """Real: allocated by the file system."""
+
+    slots: int
+    slots_used: int
+    slot_bytes: int
+    spaces: list[Space]
+    ages: list[Bar]
+    depths: list[Bar]
+    longest: list[Prefix]
+    top: list[Prefix]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def inspect(directory: Path, *, num_top: int = 10, decode: Decode | None = None) -> Inspection:
+    """Describe a store. One that is in use is described as it is at this moment.
+
+    Args:
+        directory: The store's.
+        num_top: Prefixes to name, and chains.
+        decode: Makes text of token ids.
+
+    Raises:
+        ConfigError: There is no store, or it is of another format.
+        TierUnavailableError: Its structure is damaged.
+    """
+    find(directory)
+    owner = holder(directory)
+    if owner is None:
+        with alone(directory):
+            held = read_sound(directory)
+    else:  # its structure cannot be proven while it changes; the process that has it open relies on it as well
+        held = read(directory, shared=True)
+    listing, geometry = held.listing, held.geometry
+    forest = Forest(listing)
+    describe = _Describer(forest, decode)
+    below, children = forest.below(), forest.children()
+    whole = np.flatnonzero(forest.whole)
+    leaves, forks = whole[children[whole] == 0], whole[children[whole] > 1]
+    return Inspection(
+        directory=str(directory),
+        in_use_by=owner,
+        blocks=len(listing),
+        orphans=len(listing) - len(whole),
+        block_bytes=geometry.block_bytes,
+        block_tokens=len(listing.label(0).tokens) // 4 if len(listing) else 0,
+        payload_bytes=len(listing) * geometry.block_bytes,
+        file_bytes=held.file_bytes,
+        slots=held.num_slots,
+        slots_used=len(np.unique(held.slots)),
+        slot_bytes=geometry.layout.slot_bytes,
+        spaces=[
+            Space(
+                root=root.hex(),
+                blocks=len(rows),
+                bytes=len(rows) * geometry.block_bytes,
+                prompts=int((children[rows] == 0).sum()),
+            )
+            for root, rows in describe.spaces.items()
+        ],
+        ages=_ages(held),
+        depths=_by_powers(listing.depths.astype(np.int64), "{} to {}", "{}"),
+        longest=[describe(row, below) for row in _largest(leaves, listing.depths, num_top)],
+        top=[describe(row, below) for row in _largest(forks, below, num_top)],
+    )
+
+
+def tokenizer_decoder(directory: Path) -> Decode:
+    """Decode with the tokenizer that lies beside a model.
+
+    Raises:
+        ConfigError: The library is not installed, or there is no tokenizer.
+    """
+    file = directory / "tokenizer.json" if directory.is_dir() else directory
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as exc:
+        raise ConfigError("--tokenizer needs the package tokenizers; pip install 'kvtier[transformers]'") from exc
+    if not file.is_file():
+        raise ConfigError(f"there is no tokenizer.json in {directory}")
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as exc:  # the library raises the base class
+        raise ConfigError(f"{file} is not a tokenizer: {exc}") from exc
+    return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
+class _Describer:
+    """Puts prefixes into words."""
+
+    def __init__(self, forest: Forest, decode: Decode | None) -> None:
+        self.spaces = forest.roots()
+        self._root_of = {int(row): root for root, rows in self.spaces.items() for row in rows}
+        self._forest = forest
+        self._decode = decode
+
+    def __call__(self, row: int, below: NDArray[np.int64]) -> Prefix:
+        tokens = self._forest.tokens(row).tolist()
+        first, last = tokens[:_SHOWN_TOKENS], tokens[_SHOWN_TOKENS:][-_SHOWN_TOKENS:]
+        text = None
+        if self._decode is not None:
+            text = self._decode(first) + (" ... " + self._decode(last) if last else "")
+        return Prefix(
+            block=self._forest.listing.name(row).hex(),
+            root=self._root_of[int(row)].hex(),
+            tokens=len(tokens),
+            blocks=int(self._forest.listing.depths[row]) + 1,
+            below=int(below[row]),
+            first_ids=first,
+            last_ids=last,
+            text=text,
+        )
+
+
+def _largest(rows: NDArray[Any], sizes: NDArray[Any], count: int) -> list[int]:
+    """Some of the rows, those of the largest sizes first."""
+    order: list[int] = rows[np.argsort(-sizes[rows].astype(np.int64), kind="stable")][:count].tolist()
+    return order
+
+
+def _ages(held: Held) -> list[Bar]:
+    """How long blocks have been there: by the clock if entries have a time, else in commits since."""
+    if not len(held.listing):
+        return []
+    if "time" not in (held.heads.dtype.names or ()):
+        commits = held.heads["batch"].astype(np.int64)
+        return _by_powers(commits.max() - commits, "{} to {} commits ago", "{} commits ago")
+    ages = time.time() - held.heads["time"].astype(np.float64)
+    limits = [0.0, *(limit for limit, _ in _AGES), np.inf]
+    labels = [*(f"under {name}" for _, name in _AGES), f"over {_AGES[-1][1]}"]
+    counts, _ = np.histogram(np.clip(ages, 0, None), limits)
+    return [Bar(label=label, blocks=int(count)) for label, count in zip(labels, counts, strict=True)]
+
+
+def _by_powers(values: NDArray[np.int64], many: str, one: str) -> list[Bar]:
+    """Bars for 0, 1, 2 to 3, 4 to 7 and so on, up to the greatest value."""
+    bars, low = [], 0
+    while low <= values.max(initial=-1):
+        high = max(low, 2 * low - 1)
+        count = int(((values >= low) & (values <= high)).sum())
+        bars.append(Bar(label=one.format(low) if low == high else many.format(low, high), blocks=count))
+        low = high + 1
+    return bars
