@@ -20,6 +20,8 @@ COUNTERS = {
     "dropped_blocks": "copies deleted from a tier",
     "lost_blocks": "blocks given up because a move failed",
     "damaged_blocks": "blocks that failed verification, or whose index entry cannot be read, and were forgotten",
+    "shadow_checks": "hits that were computed once more without the store (CachedLM(shadow=...))",
+    "shadow_mismatches": "hits among them that came out different",
     "tier_errors": "calls a tier could not carry out; also as tier_errors.<tier>",
 }
 

@@ -7,6 +7,7 @@ errors  spec  hashing  format  listing  metrics  config  answers    facts and fo
    placement      tiers                              decide | move: neither sees the other
        core  streaming  transfer  reader  writer  store
    opening  integrations  testing  __init__          edges
+   commands  cli  __main__                           the command line
 """
 
 import ast
@@ -28,6 +29,7 @@ LAYERS = [
     {"placement", "tiers"},
     {"core", "streaming", "transfer", "reader", "writer", "store"},
     {"opening", "integrations", "testing", "__init__"},
+    {"commands", "cli", "__main__"},
 ]
 
 #: Parts of one layer that must not see each other.
@@ -139,6 +141,11 @@ def test_the_format_can_be_read_without_torch_and_lmdb():
 
 def test_importing_the_package_loads_nothing_heavy():
     assert loaded_by("kvtier") == "[]"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) in {"cli", "commands"}], ids=name_of)
+def test_a_command_loads_nothing_heavy_before_it_runs(path):
+    assert loaded_by(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)) == "[]"
 
 
 def test_the_test_of_imports_sees_a_heavy_one():

@@ -23,6 +23,7 @@ from kvtier.answers import Hit
 from kvtier.errors import ConfigError, StreamBrokenError
 from kvtier.integrations.cache import block_views, buffered_cache
 from kvtier.integrations.meeting import Judge, Meeting, Met, Plan, check_reuse
+from kvtier.integrations.shadow import Outcome, Shadow
 from kvtier.reuse import Decision
 from kvtier.spec import KVSpec
 from kvtier.store import TieredStore
@@ -51,8 +52,8 @@ class Prefill:
     """Prompt tokens not computed again."""
 
     seconds: dict[str, float]
-    """Wall time by step: ``load`` (naming, match, copy), ``compute``, ``save`` (naming, put). What is
-    loaded while the model computes counts as ``compute``."""
+    """Wall time by step: ``load`` (naming, match, copy), ``compute``, ``save`` (naming, put, and before it the
+    check of a hit that ``shadow`` drew). What is loaded while the model computes counts as ``compute``."""
 
     decision: Decision | None = None
     """Whether to load, compute or do both, with what each was predicted to take; None if there was
@@ -91,14 +92,17 @@ class Filling:
         chunk_tokens: int | None,
         layerwise: Layerwise,
         reuse: str,
+        shadow: Shadow,
     ) -> None:
         check_filling(layerwise, reuse)
+        shadow.check_fits(store, chunk_tokens)
         self.model = model
         self.store = store
         self.spec = spec
         self.chunk_tokens = chunk_tokens
         self.layerwise = layerwise
         self.reuse = reuse
+        self.shadow = shadow
         self._judge = Judge()
         takes_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if takes_keep else {}
@@ -122,6 +126,7 @@ class Filling:
             loaded = time.perf_counter()
             done = self._continue(work, hit)
             computed = self._judge.computed(self.model.device, done.reused, upto, self.chunk_tokens, loaded)
+        hit, done = self._checked_by_shadow(work, hit, done)
         self._save(buffers[0], ids[:upto], hit.num_blocks)
         seconds = {"load": loaded - began, "compute": computed - loaded, "save": time.perf_counter() - computed}
         last = done.logits if upto == len(ids) else None
@@ -138,13 +143,14 @@ class Filling:
             met = Meeting(plan, self.store, views, compute, judge=self._judge, device=device).run()
         cache = buffered_cache(self.model.config, buffers, met.num_in_place)
         loaded = time.perf_counter()
-        logits = self._compute(cache, ids[:upto], met.num_in_place)
+        done = _Done(cache, self._compute(cache, ids[:upto], met.num_in_place), met.num_reused)
         computed = self._judge.computed(device, met.num_in_place, upto, self.chunk_tokens, loaded)
+        hit, done = self._checked_by_shadow(work, met.hit, done)
         self._save(buffers[0], ids[:upto], 0)  # all: what could not be loaded is to be stored again
         computing = met.compute_s + computed - loaded
         seconds = {"load": computed - began - computing, "compute": computing, "save": time.perf_counter() - computed}
-        last = logits if upto == len(ids) else None
-        return Prefill(cache, last, met.hit, met.num_reused, seconds, plan.took(computed - began))
+        last = done.logits if upto == len(ids) else None
+        return Prefill(done.cache, last, hit, done.reused, seconds, plan.took(computed - began))
 
     def _overlaps(self) -> bool:
         """Whether to compute while layers are under way."""
@@ -170,6 +176,20 @@ class Filling:
         reused = min(hit.num_tokens, work.upto if work.upto < len(work.ids) else len(work.ids) - 1)
         cache = buffered_cache(self.model.config, work.buffers, reused, wait)
         return _Done(cache, self._compute(cache, work.ids[: work.upto], reused), reused)
+
+    def _checked_by_shadow(self, work: _Work, hit: Hit, done: _Done) -> tuple[Hit, _Done]:
+        """What to go on with: the hit, or if it was drawn and is found wrong, what computing gives instead."""
+        if self.store is None or not done.reused or not self.shadow.drawn():
+            return hit, done
+        alone = _Work(torch.empty_like(work.buffers), work.ids, work.upto)
+        again = self._continue(alone, Hit(0, (), None))
+        given, computed = work.buffers[..., : work.upto, :], alone.buffers[..., : work.upto, :]
+        chain = self.store.name(work.ids)
+        if self.shadow.same(hit, Outcome(given, done.logits), Outcome(computed, again.logits), self.store, chain):
+            return hit, done
+        given.copy_(computed)
+        cache = buffered_cache(self.model.config, work.buffers, work.upto)
+        return Hit(0, (), "damaged"), _Done(cache, again.logits, 0)
 
     def _compute_part(self, buffers: torch.Tensor, ids: Any, start: int, stop: int) -> None:
         """Compute tokens of a prompt in place, those before them being there."""

@@ -39,6 +39,7 @@ from kvtier.integrations.arena import Arena
 from kvtier.integrations.cache import BufferedLayer, buffered_cache
 from kvtier.integrations.filling import Filling, Layerwise, Prefill, check_filling
 from kvtier.integrations.identity import fingerprint, kv_spec
+from kvtier.integrations.shadow import Shadow
 from kvtier.opening import open_store
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
 from kvtier.store import TieredStore
@@ -91,11 +92,16 @@ class CachedLM(Filling):
         reuse: What to do about a prefix that the store holds: ``"load"`` it; ``"compute"`` it all the
             same; ``"both"``: load it from its end while computing from its beginning, unless that is
             predicted to gain nothing; ``"auto"``: what is predicted to be fastest. May be set at any time.
+        shadow: Share of the hits, 0 to 1, that are computed once more without the store and compared bit
+            for bit. A hit found wrong is logged as an error, counted (``shadow_mismatches`` of
+            ``store.stats()``) and forgotten, and the caller gets what was computed. Takes ``chunk_tokens``
+            and an exact storage format. A ``kvtier.integrations.shadow.Shadow`` draws by a seed of its own.
 
     Raises:
         UnsupportedModelError: The model's cache cannot be restored exactly.
         SpecMismatchError: The store is for another geometry, other weights or another ``chunk_tokens``.
-        ConfigError: ``chunk_tokens`` is not a multiple of the block length, or a setting is none of these.
+        ConfigError: ``chunk_tokens`` is not a multiple of the block length, a setting is none of these, or
+            ``shadow`` is given where equal bits cannot be expected.
     """
 
     def __init__(
@@ -106,6 +112,7 @@ class CachedLM(Filling):
         chunk_tokens: int | None = None,
         layerwise: Layerwise = "auto",
         reuse: str = "load",
+        shadow: float | Shadow = 0.0,
         _names: Namespace | None = None,
     ) -> None:
         if store is None:
@@ -115,7 +122,10 @@ class CachedLM(Filling):
             spec = store.spec
             if store.namespace is not _names:  # ``open`` has just derived it from this very model
                 _check_namespace(model, store, chunk_tokens)
-        super().__init__(model, store, spec, chunk_tokens=chunk_tokens, layerwise=layerwise, reuse=reuse)
+        sampled = shadow if isinstance(shadow, Shadow) else Shadow(shadow)
+        super().__init__(
+            model, store, spec, chunk_tokens=chunk_tokens, layerwise=layerwise, reuse=reuse, shadow=sampled
+        )
         self._arena = Arena()
         self._dtype = getattr(torch, spec.dtype)
         self._vocab: int = model.config.get_text_config(decoder=True).vocab_size
@@ -132,6 +142,7 @@ class CachedLM(Filling):
         salt: bytes = b"",
         layerwise: Layerwise = "auto",
         reuse: str = "load",
+        shadow: float | Shadow = 0.0,
         **sizes: Any,
     ) -> CachedLM:
         """A model with a store of its own, opened for its namespace.
@@ -145,12 +156,18 @@ class CachedLM(Filling):
             salt: A tenant's secret.
             layerwise: As for the constructor.
             reuse: As for the constructor.
+            shadow: As for the constructor.
             sizes: ``device``, ``host``, ``disk``, ``disk_format`` and other arguments of ``kvtier.open_store``.
         """
         check_filling(layerwise, reuse)
         names = namespace_of(model, block_tokens=block_tokens, chunk_tokens=chunk_tokens, adapter=adapter, salt=salt)
         store = open_store(directory, names, **sizes)
-        return cls(model, store, chunk_tokens=chunk_tokens, layerwise=layerwise, reuse=reuse, _names=store.namespace)
+        settings: dict[str, Any] = {"layerwise": layerwise, "reuse": reuse, "shadow": shadow}
+        try:
+            return cls(model, store, chunk_tokens=chunk_tokens, _names=store.namespace, **settings)
+        except BaseException:
+            store.close()
+            raise
 
     def prefill(self, prompt: Sequence[int], *, max_new_tokens: int = 0) -> Prefill:
         """Compute what the store does not have of a prompt, and save it.

@@ -1,0 +1,1 @@
+"""The commands of ``kvtier``; ``kvtier.cli`` says what one consists of."""
