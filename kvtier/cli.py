@@ -22,7 +22,13 @@ from importlib import import_module
 from kvtier.errors import ConfigError, KVTierError
 
 #: Where each command is.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "check": "kvtier.commands.check",
+    "compact": "kvtier.commands.compact",
+    "export": "kvtier.commands.export",
+    "import": "kvtier.commands.import_",
+    "inspect": "kvtier.commands.inspect",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,9 +33,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from kvtier.doctor.copying import Progress, quiet
 from kvtier.doctor.reading import own_name, sync_directory
-from kvtier.errors import ConfigError, CorruptBlockError
+from kvtier.doctor.reports import Progress, quiet
+from kvtier.errors import ConfigError, CorruptBlockError, TierUnavailableError
 from kvtier.format import FORMAT_VERSION, Bytes, header_bytes, verify
 from kvtier.hashing import HASH_BYTES, BlockHash, Label
 
@@ -96,7 +96,7 @@ class Manifest:
         about = json.loads(stored)
         if not isinstance(about, dict) or about.get("record_version") != FORMAT_VERSION:
             raise ValueError(f"it has no records of version {FORMAT_VERSION}")
-        sizes = {name: about.get(name) for name in ("block_bytes", "block_tokens", "count")}
+        sizes: dict[str, Any] = {name: about.get(name) for name in ("block_bytes", "block_tokens", "count")}
         for name, size in sizes.items():
             if not isinstance(size, int) or isinstance(size, bool) or not 0 < size < 1 << 48:
                 raise ValueError(f"{name} is {size!r}")
@@ -148,29 +148,41 @@ class BundleWriter:
         self._write(record.data)
 
     def finish(self) -> int:
-        """Publish it; returns its bytes."""
+        """Publish it; returns its bytes.
+
+        Raises:
+            TierUnavailableError: The disk refused; nothing is left of it.
+        """
         assert self._left == 0
-        self._file.write(self._digest.digest())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        size = self._file.tell()
-        self._file.close()
-        os.link(self._partial, self._path)  # unlike a rename, never over another file
-        self._partial.unlink()
-        sync_directory(self._path.absolute().parent)
+        with self._translated():
+            self._file.write(self._digest.digest())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            size = self._file.tell()
+            os.link(self._partial, self._path)  # unlike a rename, never over another file
+            self._partial.unlink()
+            sync_directory(self._path.absolute().parent)
         return size
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._file.close()
-        with contextlib.suppress(FileNotFoundError):
-            self._partial.unlink()
+        with contextlib.suppress(OSError):  # what could not be written is not wanted any more
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
 
     def _write(self, data: bytes | memoryview) -> None:
         self._digest.update(data)
-        self._file.write(data)
+        with self._translated():
+            self._file.write(data)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise TierUnavailableError("bundle", f"{self._path} could not be written: {exc.strerror}") from exc
 
 
 class BundleReader:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,56 +15,16 @@ from typing import Any
 import numpy as np
 
 from kvtier.doctor.bundle import BundleReader, BundleWriter, Manifest
-from kvtier.doctor.copying import Progress, default_threads, prove, quiet, wanted
-from kvtier.doctor.prefixes import Forest
-from kvtier.doctor.reading import DATA, Held, Source, alone, read_sound
+from kvtier.doctor.copying import Readers, Source, prove, wanted
+from kvtier.doctor.prefixes import Flags, Forest
+from kvtier.doctor.reading import DATA, Held, alone, read_sound
+from kvtier.doctor.reports import Choice, Exported, Imported, Progress, quiet
 from kvtier.errors import ConfigError, KVTierError, SpecMismatchError
 from kvtier.format import Bytes, header_bytes
 from kvtier.hashing import BlockHash, Label, name_block, token_array
 from kvtier.listing import Rows
 
 _BATCH_BYTES = 32 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """Which blocks to take along."""
-
-    prompts: Sequence[Sequence[int]] = ()
-    """Token ids: as much of each as is held."""
-
-    prefixes: Sequence[str] = ()
-    """Beginnings of blocks' names in hexadecimal: the prefix that ends with that block."""
-
-    below: bool = False
-    """Also what hangs on the prefixes chosen: prompts that go on from there."""
-
-    everything: bool = False
-
-    namespace: str = ""
-    """Beginning of a root's name in hexadecimal: only what belongs to it."""
-
-    limit_blocks: int | None = None
-    """At most so many; the newest, each with all blocks before it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
-    """What went into a bundle."""
-
-    bundle: str
-    blocks: int
-    bytes: int
-    namespaces: list[str]
-    damaged: int
-    """Blocks chosen and left out because their records, or one before them, did not prove themselves."""
-
-    prompt_tokens: list[int] = field(default_factory=list)
-    """Of each prompt, the tokens that are in the bundle's reach: held when it was chosen."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def export(
@@ -92,9 +51,7 @@ def export(
         forest = Forest(held.listing)
         rows, matched = _chosen(held, forest, choice)
         records = wanted(held, rows)
-        wrong = prove(
-            held.data, held.geometry, records, len(records), threads=threads or default_threads(), progress=progress
-        )
+        wrong = prove(held.data, held.geometry, records, Readers.of(threads, progress))
         good = np.zeros(len(held.listing), np.bool_)
         good[[record.row for record in records]] = True
         good[list(wrong)] = False
@@ -142,7 +99,7 @@ def _chosen(held: Held, forest: Forest, choice: Choice) -> tuple[Rows, list[int]
             raise ConfigError(f"{len(roots)} namespaces begin with {choice.namespace}; kvtier inspect names them")
     inside = np.zeros(len(held.listing), np.bool_)
     inside[[row for rows in roots.values() for row in rows]] = True
-    taken = np.zeros(len(held.listing), np.bool_)
+    taken: Flags = np.zeros(len(held.listing), np.bool_)
     if choice.everything:
         taken |= inside
     matched = []
@@ -179,7 +136,7 @@ def _num_tokens(held: Held, rows: Sequence[int]) -> int:
     return sum(len(held.listing.label(row).tokens) // 4 for row in rows)
 
 
-def _named(held: Held, usable: Rows, prefix: str) -> int:
+def _named(held: Held, usable: Flags, prefix: str) -> int:
     """The row whose name begins with some hexadecimal digits."""
     found = [row for row in np.flatnonzero(usable).tolist() if held.listing.name(row).hex().startswith(prefix.lower())]
     if len(found) != 1:
@@ -187,9 +144,9 @@ def _named(held: Held, usable: Rows, prefix: str) -> int:
     return found[0]
 
 
-def _newest(held: Held, forest: Forest, inside: Rows, limit: int) -> Rows:
+def _newest(held: Held, forest: Forest, inside: Flags, limit: int) -> Flags:
     """The newest rows of some, each with all before it, as many as fit."""
-    taken = np.zeros(len(held.listing), np.bool_)
+    taken: Flags = np.zeros(len(held.listing), np.bool_)
     for row in held.listing.order[::-1].tolist():
         if inside[row] and not taken[row]:
             missing = [each for each in forest.path(row) if not taken[each]]
@@ -197,24 +154,6 @@ def _newest(held: Held, forest: Forest, inside: Rows, limit: int) -> Rows:
                 taken[missing] = True
                 limit -= len(missing)
     return taken
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Imported:
-    """What became of a bundle's blocks."""
-
-    bundle: str
-    directory: str
-    imported: int
-    skipped: int
-    """Already held; left as they are."""
-
-    refused: dict[str, int]
-    """By reason."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def import_bundle(

@@ -11,90 +11,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kvtier.doctor.copying import Progress, default_threads, prove, quiet, wanted
+from kvtier.doctor.copying import Readers, prove, wanted
 from kvtier.doctor.prefixes import Forest
 from kvtier.doctor.reading import DATA, REBUILT, SET_ASIDE, Held, allocated, alone, amend, read, structure
 from kvtier.doctor.rebuilding import clear
+from kvtier.doctor.reports import Finding, Progress, Report, quiet
 from kvtier.doctor.salvage import salvage
 from kvtier.errors import TierUnavailableError
-
-KINDS = {
-    "structure": "B-tree pages that are not as LMDB left them",
-    "set aside": "a damaged data file that is no longer used",
-    "left over": "a directory that an interrupted repair or compact left",
-    "slab": "slabs that cannot be found in the file",
-    "books": "books that do not agree with the index",
-    "entry": "index entries that cannot be read",
-    "no slot": "entries that name a slot that is not there",
-    "slot twice": "entries that share a slot with another",
-    "record": "records that are not what their name says",
-    "orphan": "blocks whose prefix is not held",
-}
-"""What can be wrong, in the order it is looked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong."""
-
-    kind: str
-    """One of ``KINDS``."""
-
-    detail: str
-    block: str = ""
-    """The block's name in hexadecimal, if it is one."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Report:
-    """What a check found, and what a repair did."""
-
-    directory: str
-    findings: list[Finding] = field(default_factory=list)
-    blocks: int = 0
-    """Blocks in the index before anything was repaired."""
-
-    records_read: int = 0
-    bytes_read: int = 0
-    seconds: float = 0.0
-    accounted_bytes: int = 0
-    """Payload bytes of the blocks by the books."""
-
-    file_bytes: int = 0
-    """Bytes the file system has allocated for the data file."""
-
-    slots: int = 0
-    """Places for records in the file."""
-
-    repaired: bool = False
-    """Whether what was found has been put right."""
-
-    removed_blocks: int = 0
-    """Blocks a repair took out."""
-
-    kept_blocks: int = 0
-    """Blocks held at the end."""
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Findings by kind, kinds in their order."""
-        found = Counter(finding.kind for finding in self.findings)
-        return {kind: found[kind] for kind in KINDS if found[kind]}
-
-    @property
-    def clean(self) -> bool:
-        """Whether the store is as it should be now."""
-        return self.repaired or not self.findings
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "counts": self.counts, "clean": self.clean}
 
 
 def check(directory: Path, *, repair: bool = False, threads: int | None = None, progress: Progress = quiet) -> Report:
@@ -112,16 +40,16 @@ def check(directory: Path, *, repair: bool = False, threads: int | None = None, 
         TierFullError: A new file does not fit beside the old one.
     """
     report = Report(directory=str(directory))
-    threads = threads or default_threads()
+    readers = Readers.of(threads, progress)
     began = time.perf_counter()
     with alone(directory):
         _look_around(directory, report)
         problems = structure(directory / DATA) if (directory / DATA).exists() else [f"there is no {DATA}"]
         report.findings += [Finding("structure", problem) for problem in problems]
         held = None if problems else _read(directory, report)
-        removable = [] if held is None else _examine(held, report, threads, progress)
+        removable = [] if held is None else _examine(held, report, readers)
         if repair and report.findings:
-            _repair(directory, held, removable, report, threads, progress)
+            _repair(directory, held, removable, report, readers)
         elif held is not None:
             report.kept_blocks = len(held.listing)
         report.file_bytes = allocated(directory / DATA)
@@ -146,7 +74,7 @@ def _look_around(directory: Path, report: Report) -> None:
         report.findings.append(Finding("left over", f"{REBUILT}; a repair removes it"))
 
 
-def _examine(held: Held, report: Report, threads: int, progress: Progress) -> list[bytes]:
+def _examine(held: Held, report: Report, readers: Readers) -> list[bytes]:
     """Compare books, entries and records; returns keys of what must leave the index."""
     listing, geometry = held.listing, held.geometry
     report.blocks, report.slots = len(listing), held.num_slots
@@ -167,14 +95,14 @@ def _examine(held: Held, report: Report, threads: int, progress: Progress) -> li
     rows = np.arange(len(listing))
     records = wanted(held, rows)
     report.records_read, report.bytes_read = len(records), len(records) * geometry.record_bytes
-    wrong = prove(held.data, geometry, records, len(records), threads=threads, progress=progress)
+    wrong = prove(held.data, geometry, records, readers)
     found += [Finding("record", reason, listing.name(row).hex()) for row, reason in sorted(wrong.items())]
     bad[list(wrong)] = True
 
     forest = Forest(listing, ~bad)
     orphans = rows[~forest.whole & ~bad]
-    found += [Finding("orphan", _why(forest, bad, row), listing.name(row).hex()) for row in orphans]
-    return [*held.damaged, *(listing.name(row) for row in rows[~forest.whole])]
+    found += [Finding("orphan", _why(forest, bad, row), listing.name(row).hex()) for row in orphans.tolist()]
+    return [*held.damaged, *map(listing.name, rows[~forest.whole].tolist())]
 
 
 def _slots(held: Held, report: Report) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -183,7 +111,7 @@ def _slots(held: Held, report: Report) -> np.ndarray[Any, np.dtype[np.bool_]]:
     placeless = np.array([held.place(row) is None for row in range(len(listing))], np.bool_)
     report.findings += [
         Finding("no slot", f"slot {held.slots[row]} of {held.num_slots} cannot be found", listing.name(row).hex())
-        for row in np.flatnonzero(placeless)
+        for row in np.flatnonzero(placeless).tolist()
     ]
     counts = Counter(held.slots.tolist())
     report.findings += [
@@ -206,19 +134,15 @@ def _why(forest: Forest, bad: np.ndarray[Any, np.dtype[np.bool_]], row: int) -> 
     return f"its depth is {forest.listing.depths[row]}, that of the block before it {forest.listing.depths[parent]}"
 
 
-def _repair(
-    directory: Path, held: Held | None, removable: list[bytes], report: Report, threads: int, progress: Progress
-) -> None:
+def _repair(directory: Path, held: Held | None, removable: list[bytes], report: Report, readers: Readers) -> None:
     clear(directory)
     sound = held is not None and held.blocks is not None and None not in held.starts
     if held is not None and sound and not (directory / SET_ASIDE).exists():
         report.kept_blocks = len(held.listing) + len(held.damaged) - len(removable)
-        report.removed_blocks = len(held.listing) - report.kept_blocks
         amend(directory, removable, report.kept_blocks)
         report.repaired = True
-        return
-    done = salvage(directory, held, threads=threads, progress=progress)
-    report.repaired = done is not None
-    if done is not None:
-        report.kept_blocks = done.blocks
-        report.removed_blocks = max(0, report.blocks - done.blocks)
+    else:
+        done = salvage(directory, held, readers)
+        report.repaired = done is not None
+        report.kept_blocks = done.blocks if done is not None else report.blocks
+    report.removed_blocks = max(0, report.blocks - report.kept_blocks)

@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from kvtier.doctor.copying import Progress, default_threads, quiet, wanted
+from kvtier.doctor.copying import Readers, wanted
 from kvtier.doctor.reading import DATA, allocated, alone, read_sound
 from kvtier.doctor.rebuilding import Part, rebuild
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compacted:
-    """What became of a file."""
-
-    directory: str
-    bytes_before: int
-    """Allocated by the file system."""
-
-    bytes_after: int
-    blocks: int
-    damaged: int
-    """Blocks left out because their records did not prove themselves."""
-
-    orphans: int
-    """Blocks left out because the prefix before them is not held."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+from kvtier.doctor.reports import Compacted, Progress, quiet
 
 
 def compact(directory: Path, *, threads: int | None = None, progress: Progress = quiet) -> Compacted:
-    """Write a new data file with the held records side by side, each proven on the way, and let it take the old one's place.
+    """Write a new data file with the held records side by side, each proven on the way; it takes the old one's place.
 
     The file shrinks to whole slabs, so up to one slab (64 MiB) stays unused. Blocks keep their age.
 
@@ -52,9 +28,9 @@ def compact(directory: Path, *, threads: int | None = None, progress: Progress =
     with alone(directory):
         held = read_sound(directory)
         before = allocated(directory / DATA)
-        records = wanted(held, np.arange(len(held.listing)))
+        records = wanted(held, range(len(held.listing)))
         part = Part(held.data, records, lambda record, slot: held.entry(held.listing.find(record.key), slot))
-        done = rebuild(directory, held.geometry, [part], threads=threads or default_threads(), progress=progress)
+        done = rebuild(directory, held.geometry, [part], Readers.of(threads, progress))
         after = allocated(directory / DATA)
     return Compacted(
         directory=str(directory),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from kvtier.doctor.prefixes import Forest
 from kvtier.doctor.reading import Held, alone, find, holder, read, read_sound
+from kvtier.doctor.reports import Bar, Inspection, Prefix, Space
 from kvtier.errors import ConfigError
 
 Decode = Callable[[Sequence[int]], str]
@@ -24,82 +24,6 @@ Decode = Callable[[Sequence[int]], str]
 
 _SHOWN_TOKENS = 16
 _AGES = ((60, "1 min"), (600, "10 min"), (3600, "1 h"), (6 * 3600, "6 h"), (86400, "1 day"), (7 * 86400, "1 week"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Space:
-    """A namespace."""
-
-    root: str
-    """Its root's name in hexadecimal."""
-
-    blocks: int
-    bytes: int
-    """Payload."""
-
-    prompts: int
-    """Chains that end in it: blocks with nothing below."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prefix:
-    """A beginning that prompts share, or a whole chain."""
-
-    block: str
-    """Name of its last block in hexadecimal."""
-
-    root: str
-    tokens: int
-    blocks: int
-    below: int
-    """Blocks that hang on it."""
-
-    first_ids: list[int]
-    last_ids: list[int]
-    text: str | None
-    """Its first and last tokens decoded; None without a tokenizer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """One bar of a histogram."""
-
-    label: str
-    blocks: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inspection:
-    """What a store holds."""
-
-    directory: str
-    in_use_by: str | None
-    """The process that has it open."""
-
-    blocks: int
-    orphans: int
-    """Blocks whose prefix is not held; no prompt can reach them."""
-
-    block_bytes: int
-    block_tokens: int
-    payload_bytes: int
-    """Accounted: blocks times their payload."""
-
-    file_bytes: int
-    """Real: allocated by the file system."""
-
-    slots: int
-    slots_used: int
-    slot_bytes: int
-    spaces: list[Space]
-    ages: list[Bar]
-    depths: list[Bar]
-    longest: list[Prefix]
-    top: list[Prefix]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def inspect(directory: Path, *, num_top: int = 10, decode: Decode | None = None) -> Inspection:

@@ -3,7 +3,7 @@
     alone       nobody else has the directory open
       structure     every page of the B-trees is where it should be; the file is not opened for that
         read            sizes, books, index and slabs, in columns
-          Source            one record after another, proven as it is read
+            Source          one record after another, proven as it is read (``kvtier.doctor.copying``)
 
 The order matters. LMDB trusts its file: opened on a damaged one, it can end the process. So the
 structure is proven byte by byte first, while nobody can change it, and LMDB is asked only then.
@@ -22,20 +22,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import lmdb
 import numpy as np
 from lmdb import verify as lmdb_verify
 from numpy.typing import NDArray
 
-from kvtier.errors import ConfigError, CorruptBlockError, TierUnavailableError
-from kvtier.format import ENTRY_HEAD, FORMAT_VERSION, PAGE_BYTES, Bytes, Header, verify, whole_pages
-from kvtier.hashing import HASH_BYTES, BlockHash, Label
-from kvtier.listing import Listing, Rows
+from kvtier.errors import ConfigError, TierUnavailableError
+from kvtier.format import ENTRY_HEAD, FORMAT_VERSION, PAGE_BYTES, Bytes, whole_pages
+from kvtier.hashing import HASH_BYTES, BlockHash
+from kvtier.listing import Listing
 from kvtier.tiers.entries import read_entries
 from kvtier.tiers.layout import Layout
-from kvtier.tiers.pages import page_aligned
 
 DATA = "data.mdb"
 SET_ASIDE = "data.mdb.damaged"
@@ -187,7 +186,7 @@ def structure(data: Path) -> list[str]:
         TierUnavailableError: The file cannot be read.
     """
     try:
-        problems: list[str] = lmdb_verify.verify(str(data), subdir=False)
+        problems: list[str] = lmdb_verify.verify(str(data), subdir=False)  # type: ignore[no-untyped-call]
     except lmdb_verify.VerifyError as exc:
         return [str(exc)]
     except (struct.error, ValueError, IndexError, OverflowError, RecursionError) as exc:
@@ -268,7 +267,7 @@ def amend(directory: Path, remove: Sequence[bytes], blocks: int) -> None:
                 txn.delete(key, db=index)
             commit = _BOOKS.unpack(txn.get(b"books", db=meta))[1]
             txn.put(b"books", _BOOKS.pack(blocks, commit + 1), db=meta)
-        env.sync(True)  # noqa: FBT003  (the argument has no name)
+        env.sync(True)
 
 
 @contextmanager
@@ -334,63 +333,6 @@ def _starts(data: Path, kept: Sequence[tuple[bytes, bytes]], last_page: int, lay
             page = next((page for page in range(last, 1, -1) if there(page, expected)), None)
             starts.append(None if page is None else (page + 1) * PAGE_BYTES)
     return starts
-
-
-class Source:
-    """Records of a data file, around the page cache where the file system allows it.
-
-    What is proven is then what the medium has, not what memory still remembers.
-    """
-
-    def __init__(self, data: Path, geometry: Geometry) -> None:
-        self._geometry = geometry
-        try:
-            self._file = os.open(data, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECT", 0))
-            os.preadv(self._file, [page_aligned(PAGE_BYTES).data], 0)
-        except OSError:
-            self._file = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        os.close(self._file)
-
-    def buffer(self) -> Bytes:
-        """Memory for one record, as ``record`` wants it."""
-        return page_aligned(self._geometry.layout.slot_bytes)
-
-    def record(self, place: int, key: BlockHash, label: Label | None, buffer: Bytes) -> Header:
-        """Read one record and prove it.
-
-        Args:
-            place: Its offset in the file.
-            key: The name it was stored under.
-            label: What its index entry says; None compares nothing with that.
-            buffer: From ``buffer``; holds the record afterwards.
-
-        Raises:
-            CorruptBlockError: It is not what it should be, or cannot be read.
-        """
-        record_bytes = self._geometry.record_bytes
-        try:
-            length = os.preadv(self._file, [buffer.data], place)
-        except OSError as exc:
-            raise CorruptBlockError(key, f"the medium cannot read it: {exc.strerror}") from exc
-        if length < record_bytes:
-            raise CorruptBlockError(key, f"the file ends {record_bytes - length} bytes too early")
-        buffer[record_bytes:] = 0
-        record = buffer[:record_bytes]
-        named = verify(record, key, header=self._geometry.header, block_bytes=self._geometry.block_bytes)
-        if label is not None and named.label != label:
-            raise CorruptBlockError(key, "its index entry has another parent, depth or tokens than its record")
-        return named
-
-
-def places_in_order(held: Held, rows: Rows) -> list[tuple[int, int]]:
-    """Rows with the offsets of their records, in the order of the file; rows without a place are left out."""
-    found = [(int(row), held.place(row)) for row in rows]
-    return sorted(((row, place) for row, place in found if place is not None), key=lambda each: each[1])
 
 
 def own_name(record: Bytes) -> BlockHash:

@@ -21,16 +21,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kvtier.doctor.copying import Progress, Wanted, prove, quiet
+from kvtier.doctor.copying import Readers, Wanted, prove
 from kvtier.doctor.prefixes import Forest
 from kvtier.doctor.reading import DATA, REBUILT, Geometry, sync_directory
 from kvtier.errors import KVTierError, TierFullError
 from kvtier.format import Bytes
+from kvtier.hashing import BlockHash, Label
 from kvtier.listing import Listing
 from kvtier.tiers.environment import Environment, translated
 from kvtier.tiers.slabs import Slabs
 
 _ENTRIES_A_COMMIT = 16384
+_COMMIT_BYTES = 8  # an entry begins with the number of the commit that brought it
 
 
 class Builder:
@@ -71,7 +73,9 @@ class Builder:
         with self._env.writing(), translated("rebuilt"):
             while batch := list(islice(rest, _ENTRIES_A_COMMIT)):
                 books = self._env.books
-                after = books._replace(blocks=books.blocks + len(batch), commit=books.commit + 1)
+                newest = max(int.from_bytes(entry[:_COMMIT_BYTES], "little") for _, entry in batch)
+                commit = max(books.commit, newest) + 1  # what is stored later must be younger than all of these
+                after = books._replace(blocks=books.blocks + len(batch), commit=commit)
                 with self._env.change(after) as txn:
                     self._slabs.keep_places(txn)
                     for key, entry in batch:
@@ -156,27 +160,25 @@ class Rebuilt(NamedTuple):
     """Records left out because the prefix before them is not held."""
 
 
-def rebuild(
-    directory: Path, geometry: Geometry, parts: Sequence[Part], *, threads: int, progress: Progress = quiet
-) -> Rebuilt:
+def rebuild(directory: Path, geometry: Geometry, parts: Sequence[Part], readers: Readers) -> Rebuilt:
     """Make a new data file of some records, each proven while it is copied, and let it take the old one's place.
 
     Args:
         directory: The store's, held by the caller.
         geometry: Sizes of the parts' records and of the new file.
         parts: What is to be in it. Of that, what is whole and has its whole prefix before it will be.
-        threads: Records to copy at a time.
-        progress: See ``kvtier.doctor.copying.Progress``.
+        readers: See ``kvtier.doctor.copying.Readers``.
 
     Raises:
         TierFullError: The new file does not fit beside the old one; nothing has changed.
         TierUnavailableError: The disk refused; nothing has changed.
     """
     num_records = sum(len(part.records) for part in parts)
+    total = num_records * geometry.record_bytes
     wrong: dict[bytes, str] = {}
     with replacing(directory, geometry, num_records) as builder:
         entries: dict[bytes, bytes] = {}
-        labels = []
+        labels: list[tuple[BlockHash, Label | None]] = []
         for part in parts:
             begin = len(labels)
             by_slot = [record._replace(row=begin + i) for i, record in enumerate(part.records)]
@@ -185,15 +187,13 @@ def rebuild(
                 part.data,
                 geometry,
                 by_slot,
-                num_records,
-                threads=threads,
-                progress=lambda done, total, before=begin: progress(before * geometry.record_bytes + done, total),
+                readers.after(begin * geometry.record_bytes, total),
                 use=lambda record, buffer: builder.write(record.row, buffer),
             )
             wrong |= {labels[slot][0]: reason for slot, reason in failed.items()}
             entries |= {record.key: part.entry(record, record.row) for record in by_slot}
         listing = Listing.of((key, label) for key, label in labels if label is not None)
         good = np.array([listing.name(row) not in wrong for row in range(len(listing))], np.bool_)
-        whole = np.flatnonzero(Forest(listing, good).whole)
+        whole = np.flatnonzero(Forest(listing, good).whole).tolist()
         builder.commit((name, entries[name]) for name in map(listing.name, whole))
     return Rebuilt(len(whole), wrong, len(listing) - len(wrong) - len(whole))

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kvtier.doctor.copying import Progress, Wanted, prove, quiet, wanted
+from kvtier.doctor.copying import Readers, Wanted, prove, wanted
 from kvtier.doctor.reading import DATA, SET_ASIDE, Geometry, Held, sync_directory
 from kvtier.doctor.rebuilding import Part, rebuild
 from kvtier.format import FORMAT_VERSION, MAGIC, PAGE_BYTES, Entry, header_bytes, pack_entry, whole_pages
@@ -62,14 +62,13 @@ class Salvaged:
     """Of those, left out because the prefix before them is gone."""
 
 
-def salvage(directory: Path, held: Held | None, *, threads: int, progress: Progress = quiet) -> Salvaged | None:
+def salvage(directory: Path, held: Held | None, readers: Readers) -> Salvaged | None:
     """Make a new data file of all records that prove themselves; the damaged ones go once it is in place.
 
     Args:
         directory: The store's, held by the caller.
         held: What its index says, if that can be read; else records are searched for in its data file too.
-        threads: Records to read at a time.
-        progress: See ``kvtier.doctor.copying.Progress``.
+        readers: See ``kvtier.doctor.copying.Readers``.
 
     Returns:
         None if no record was found: nothing has changed then.
@@ -79,24 +78,24 @@ def salvage(directory: Path, held: Held | None, *, threads: int, progress: Progr
         TierUnavailableError: The disk refused; nothing has changed.
     """
     files = [directory / name for name in (DATA, SET_ASIDE) if (directory / name).exists()]
-    searched = [file for file in files if held is None or file != held.data]
+    searched = [file for file in files if held is None or file != held.data or None in held.starts]
     candidates = {file: list(candidates_in(file)) for file in searched}
     geometry = common_geometry(candidates) if held is None else held.geometry
     if geometry is None:
         return None
     parts, seen, found = [], set[bytes](), 0
     if held is not None:
-        whole = wanted(held, np.arange(len(held.listing)))
+        whole = wanted(held, range(len(held.listing)))
         parts.append(Part(held.data, whole, lambda record, slot: held.entry(held.listing.find(record.key), slot)))
         seen.update(record.key for record in whole)
     for file, its in candidates.items():
-        proven = [each for each in proven_in(file, geometry, its, threads=threads) if each.key not in seen]
+        proven = [each for each in proven_in(file, geometry, its, readers.threads) if each.key not in seen]
         seen.update(record.key for record in proven)
         found += len(proven)
         parts.append(Part(file, proven, _entry))
-    if not seen:
+    if held is None and not seen:
         return None
-    done = rebuild(directory, geometry, parts, threads=threads, progress=progress)
+    done = rebuild(directory, geometry, parts, readers)
     (directory / SET_ASIDE).unlink(missing_ok=True)
     sync_directory(directory)
     return Salvaged(done.blocks, found, done.orphans)
@@ -142,7 +141,7 @@ def common_geometry(candidates: dict[Path, list[Candidate]]) -> Geometry | None:
     return Geometry(block_bytes, layout_for(count, header + whole_pages(block_bytes)))
 
 
-def proven_in(file: Path, geometry: Geometry, candidates: list[Candidate], *, threads: int) -> list[Wanted]:
+def proven_in(file: Path, geometry: Geometry, candidates: list[Candidate], threads: int) -> list[Wanted]:
     """Candidates that are whole records of these sizes, one for each name, with their labels."""
     alike = [
         Wanted(row, each.place, each.key, None)
@@ -154,8 +153,7 @@ def proven_in(file: Path, geometry: Geometry, candidates: list[Candidate], *, th
         file,
         geometry,
         alike,
-        len(alike),
-        threads=threads,
+        Readers(threads),
         use=lambda record, buffer: labels.update({record.row: _label(candidates[record.row], buffer)}),
     )
     proven: dict[bytes, Wanted] = {}
