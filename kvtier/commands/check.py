@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kvtier.commands.output import add_json, say, write_json
 from kvtier.commands.progress import shown
-from kvtier.commands.sizes import human_bytes
+from kvtier.commands.sizes import at_least_one, human_bytes
 from kvtier.doctor.reports import KINDS, Report, quiet
 
 HELP = "verify every block of a store, and repair it"
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take out what is damaged; if the file's structure is, make a new file of what is whole",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="records to read at a time")
+    parser.add_argument("--threads", type=at_least_one, metavar="N", help="records to read at a time")
     add_json(parser)
 
 

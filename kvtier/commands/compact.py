@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kvtier.commands.output import add_json, say, write_json
 from kvtier.commands.progress import shown
-from kvtier.commands.sizes import human_bytes
+from kvtier.commands.sizes import at_least_one, human_bytes
 from kvtier.doctor.reports import quiet
 
 HELP = "write a store's blocks to a new, smaller data file that takes the place of the old one"
@@ -16,7 +16,7 @@ HELP = "write a store's blocks to a new, smaller data file that takes the place 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See ``kvtier.cli``."""
     parser.add_argument("directory", type=Path, metavar="DIR", help="the store's; no process may have it open")
-    parser.add_argument("--threads", type=int, metavar="N", help="records to copy at a time")
+    parser.add_argument("--threads", type=at_least_one, metavar="N", help="records to copy at a time")
     add_json(parser)
 
 

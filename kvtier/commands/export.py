@@ -9,9 +9,10 @@ from pathlib import Path
 
 from kvtier.commands.output import add_json, say, write_json
 from kvtier.commands.progress import shown
-from kvtier.commands.sizes import human_bytes
+from kvtier.commands.sizes import at_least_one, human_bytes
 from kvtier.doctor.reports import Choice, quiet
 from kvtier.errors import ConfigError
+from kvtier.hashing import token_array
 
 HELP = "write chosen prefixes of a store to a bundle for another machine"
 
@@ -28,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--all", action="store_true", help="everything")
     parser.add_argument("--below", action="store_true", help="also all prompts that go on from there")
     parser.add_argument("--namespace", default="", metavar="HEX", help="only what belongs to this namespace")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most N blocks, the newest")
-    parser.add_argument("--threads", type=int, metavar="N", help="records to read at a time")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="at most N blocks, the newest")
+    parser.add_argument("--threads", type=at_least_one, metavar="N", help="records to read at a time")
     add_json(parser)
 
 
@@ -64,15 +65,13 @@ def _prompts(source: str) -> list[list[int]]:
         text = sys.stdin.read() if source == "-" else Path(source).read_text()
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"--tokens: {source} cannot be read: {exc}") from exc
-    prompts = []
+    prompts: list[list[int]] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            prompt = (
-                json.loads(line) if line.lstrip().startswith("[") else list(map(int, line.replace(",", " ").split()))
-            )
-        except ValueError as exc:
+            ids = json.loads(line) if line.lstrip().startswith("[") else list(map(int, line.replace(",", " ").split()))
+            prompts.append(token_array(ids).tolist())
+        except (ValueError, RecursionError) as exc:
             raise ConfigError(f"--tokens: line {number} of {source} is no list of token ids: {exc}") from exc
-        prompts.append(prompt)
     return prompts

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from kvtier.commands.output import add_json, say, table, write_json
-from kvtier.commands.sizes import bars, human_bytes
+from kvtier.commands.sizes import at_least_one, bars, human_bytes
 from kvtier.doctor.reports import Inspection, Prefix
 
 HELP = "show what a store holds: namespaces, sizes, ages, depths, longest chains, top prefixes"
@@ -17,7 +17,9 @@ _TEXT_CHARS = 100
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See ``kvtier.cli``."""
     parser.add_argument("directory", type=Path, metavar="DIR", help="the store's")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="prefixes to name (default: %(default)s)")
+    parser.add_argument(
+        "--top", type=at_least_one, default=5, metavar="N", help="prefixes to name (default: %(default)s)"
+    )
     parser.add_argument(
         "--tokenizer",
         type=Path,

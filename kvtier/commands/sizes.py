@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -17,6 +19,17 @@ def human_bytes(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == _UNITS[0] else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} {_UNITS[-1]}"
+
+
+def at_least_one(text: str) -> int:
+    """A count from the command line."""
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return count
 
 
 def bars(rows: list[tuple[str, int]], width: int = 40) -> str:
