@@ -12,7 +12,7 @@ from kvtier.doctor.reports import KINDS, Report, quiet
 
 HELP = "verify every block of a store, and repair it"
 
-_LISTED = 20
+_LISTED = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,18 +40,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _text(report: Report) -> str:
     rate = report.bytes_read / max(report.seconds, 1e-9) / 2**30
-    lines = [
-        (
-            f"{report.directory}: {report.blocks:,} blocks, {human_bytes(report.accounted_bytes)} accounted, "
-            f"{human_bytes(report.file_bytes)} on disk, {report.slots:,} slots"
-        ),
-        (
-            f"read {report.records_read:,} records, {human_bytes(report.bytes_read)} in {report.seconds:.2f} s "
-            f"({rate:.2f} GiB/s)"
-        ),
-    ]
+    accounted, real = human_bytes(report.accounted_bytes), human_bytes(report.file_bytes)
+    about = f"{report.blocks:,} blocks, {accounted} accounted, {real} on disk, {report.slots:,} slots"
+    lines = [f"{report.directory}: {about}"]
+    if report.records_read:
+        read = f"read {report.records_read:,} records, {human_bytes(report.bytes_read)}"
+        lines.append(f"{read} in {report.seconds:.2f} s ({rate:.2f} GiB/s)")
     for kind, count in report.counts.items():
-        lines.append(f"{count:,} {KINDS[kind]}")
+        lines.append(f"{kind} ({count:,}): {KINDS[kind]}")
         its = [finding for finding in report.findings if finding.kind == kind]
         lines += [
             f"    {finding.block[:12] + '  ' if finding.block else ''}{finding.detail}" for finding in its[:_LISTED]

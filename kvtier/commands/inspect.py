@@ -11,7 +11,7 @@ from kvtier.doctor.reports import Inspection, Prefix
 
 HELP = "show what a store holds: namespaces, sizes, ages, depths, longest chains, top prefixes"
 
-_TEXT_CHARS = 100
+_TEXT_CHARS = 50
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,5 +82,5 @@ def _prefixes(prefixes: list[Prefix], head: str, sizes: list[str]) -> str:
 def _words(prefix: Prefix) -> str:
     if prefix.text is None:
         return " ".join(map(str, prefix.first_ids)) + (" ..." if prefix.last_ids else "")
-    text = " ".join(prefix.text.split())
-    return text if len(text) <= _TEXT_CHARS else f"{text[: _TEXT_CHARS // 2]} ... {text[-_TEXT_CHARS // 2 :]}"
+    first, _, last = " ".join(prefix.text.split()).partition(" ... ")
+    return first[:_TEXT_CHARS] + (f" ... {last[-_TEXT_CHARS:]}" if last else "")

@@ -100,7 +100,7 @@ def _examine(held: Held, report: Report, readers: Readers) -> list[bytes]:
     bad[list(wrong)] = True
 
     forest = Forest(listing, ~bad)
-    orphans = rows[~forest.whole & ~bad]
+    orphans = forest.by_depth[(~forest.whole & ~bad)[forest.by_depth]]  # nearest to the damage first
     found += [Finding("orphan", _why(forest, bad, row), listing.name(row).hex()) for row in orphans.tolist()]
     return [*held.damaged, *map(listing.name, rows[~forest.whole].tolist())]
 
@@ -130,7 +130,7 @@ def _why(forest: Forest, bad: np.ndarray[Any, np.dtype[np.bool_]], row: int) -> 
     if bad[parent]:
         return f"the block before it, {name}, is damaged"
     if not forest.whole[parent]:
-        return f"the block before it, {name}, is an orphan itself"
+        return f"the block before it, {name}, cannot be reached itself"
     return f"its depth is {forest.listing.depths[row]}, that of the block before it {forest.listing.depths[parent]}"
 
 

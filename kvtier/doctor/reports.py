@@ -16,16 +16,16 @@ def quiet(_done: int, _total: int) -> None:
 
 
 KINDS = {
-    "structure": "B-tree pages that are not as LMDB left them",
-    "set aside": "a damaged data file that is no longer used",
-    "left over": "a directory that an interrupted repair or compact left",
-    "slab": "slabs that cannot be found in the file",
-    "books": "books that do not agree with the index",
-    "entry": "index entries that cannot be read",
-    "no slot": "entries that name a slot that is not there",
-    "slot twice": "entries that share a slot with another",
-    "record": "records that are not what their name says",
-    "orphan": "blocks whose prefix is not held",
+    "structure": "the file's own pages are not as LMDB left them",
+    "set aside": "a damaged data file that is no longer used is still there",
+    "left over": "an interrupted repair or compact left a directory",
+    "slab": "places for records cannot be found in the file",
+    "books": "the books do not agree with the index",
+    "entry": "index entries cannot be read",
+    "no slot": "entries name a slot that is not there",
+    "slot twice": "entries share a slot with another",
+    "record": "records are not what their name says",
+    "orphan": "blocks cannot be reached, because one before them is not there",
 }
 """What can be wrong, in the order it is looked for."""
 

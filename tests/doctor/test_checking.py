@@ -27,6 +27,7 @@ from doctor_helpers import (
 )
 
 from kvtier.doctor.checking import check
+from kvtier.doctor.reading import alone
 from kvtier.errors import ConfigError
 
 HEAD = "<QI32sI"
@@ -94,6 +95,11 @@ def test_a_store_in_use_is_refused_by_the_number_of_its_process(store):
         check(store)
 
 
+def test_a_check_during_another_is_refused(store):
+    with alone(store), pytest.raises(ConfigError, match="in use by process"):
+        check(store)
+
+
 def test_a_store_can_be_opened_again_after_a_check(store):
     check(store)
 
@@ -155,6 +161,17 @@ def test_what_hangs_on_a_damaged_block_is_named_as_well(store):
 
     assert blocks_found(report, "record") == {chain[2].hex()}
     assert blocks_found(report, "orphan") == hexes(chain[3:])
+
+
+def test_of_the_blocks_that_cannot_be_reached_the_nearest_to_the_damage_comes_first(store):
+    chain = names_of(LONG)
+    flip(store, place_of(store, chain[1]) + PAGE)
+
+    orphans = [finding for finding in check(store).findings if finding.kind == "orphan"]
+
+    assert [finding.block for finding in orphans] == [name.hex() for name in chain[2:]]
+    assert orphans[0].detail == f"the block before it, {chain[1].hex()[:12]}, is damaged"
+    assert orphans[1].detail == f"the block before it, {chain[2].hex()[:12]}, cannot be reached itself"
 
 
 def test_a_repair_takes_out_the_damaged_block_and_what_hangs_on_it(store):

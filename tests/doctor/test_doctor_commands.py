@@ -83,7 +83,7 @@ def test_a_long_list_of_findings_is_cut(tmp_path, capsys):
     set_entry(tmp_path / "s", names_of(tokens)[0], None)
 
     assert main(["check", str(tmp_path / "s")]) == 1
-    assert "    and 9 more; --json has all of them" in lines(capsys)
+    assert "    and 24 more; --json has all of them" in lines(capsys)
 
 
 @pytest.mark.parametrize("command", ["check", "inspect", "compact"])
