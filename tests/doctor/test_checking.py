@@ -27,8 +27,9 @@ from doctor_helpers import (
 )
 
 from kvtier.doctor.checking import check
-from kvtier.doctor.reading import alone
-from kvtier.errors import ConfigError
+from kvtier.doctor.copying import Source
+from kvtier.doctor.reading import alone, read
+from kvtier.errors import ConfigError, CorruptBlockError
 
 HEAD = "<QI32sI"
 
@@ -405,7 +406,8 @@ def test_a_report_can_be_written_as_json(store):
     assert (written["clean"], written["blocks"]) == (False, 11)
 
 
-def test_a_record_is_read_from_the_medium_only_once(store, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 4])
+def test_every_record_is_read_from_the_medium_once(store, monkeypatch, threads):
     from kvtier.doctor import copying
 
     places = []
@@ -416,6 +418,20 @@ def test_a_record_is_read_from_the_medium_only_once(store, monkeypatch):
         return record(self, place, *args)
 
     monkeypatch.setattr(copying.Source, "record", noted)
-    check(store)
+    check(store, threads=threads)
 
     assert len(places) == len(np.unique(places)) == 11
+
+
+def test_what_an_earlier_record_left_in_memory_does_not_stand_in_for_bytes_that_are_missing(store):
+    name = names_of(OTHER)[2]
+    place = place_of(store, name)
+    held = read(store)
+    with Source(store / "data.mdb", held.geometry) as source:
+        buffer = source.buffer()
+        source.record(place, name, None, buffer)
+        with (store / "data.mdb").open("r+b") as file:
+            file.truncate(place + SLOT - 100)
+
+        with pytest.raises(CorruptBlockError, match="ends 100 bytes too early"):
+            source.record(place, name, None, buffer)
