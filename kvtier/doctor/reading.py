@@ -19,7 +19,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -209,10 +209,7 @@ def read(directory: Path, *, shared: bool = False) -> Held:
     """
     data = directory / DATA
     with _opened(directory, readonly=True, lock=shared) as env:
-        try:
-            meta, index, places, _ = (env.open_db(name, create=False) for name in _DATABASES)
-        except lmdb.NotFoundError as exc:
-            raise ConfigError(f"{directory} holds an LMDB environment that is not kvtier's") from exc
+        meta, index, places, _ = _databases(env, data)
         with env.begin() as txn:
             geometry = _geometry(data, txn.get(b"format", db=meta, default=b""))
             books = txn.get(b"books", db=meta, default=b"")
@@ -291,6 +288,18 @@ def _opened(directory: Path, *, readonly: bool, lock: bool) -> Iterator[Any]:
         raise TierUnavailableError("doctor", f"{data}: {exc}") from exc
     finally:
         env.close()
+
+
+def _databases(env: Any, data: Path) -> list[Any]:
+    found = []
+    for name in _DATABASES:
+        with suppress(lmdb.NotFoundError):
+            found.append(env.open_db(name, create=False))
+    if not found:
+        raise ConfigError(f"{data} is an LMDB file that is not kvtier's")
+    if len(found) < len(_DATABASES):  # one name changed is damage; nobody else has the others
+        raise TierUnavailableError("doctor", f"{data}: {len(_DATABASES) - len(found)} of its databases are missing")
+    return found
 
 
 def _geometry(data: Path, stored: bytes) -> Geometry:

@@ -21,6 +21,7 @@ from doctor_helpers import (
     held,
     names_of,
     opened,
+    pages,
     place_of,
     prompt,
     write_at,
@@ -85,6 +86,35 @@ def test_random_damage_costs_at_most_the_blocks_it_hit_and_what_hangs_on_them(tm
             assert found == next((i for i, name in enumerate(chain) if name in hit), len(chain))
 
 
+def test_after_random_damage_to_any_page_of_the_trees_a_repair_leaves_a_store_with_nothing_wrong(tmp_path, store):
+    random.seed(11)
+    ends = [at + int.from_bytes(page[12:16], "little") * PAGE for at, page in pages(store) if page[16:20] == b"KVTS"]
+    trees = [(at, page) for at, page in pages(store) if any(page) and not ends[0] - 65 * SLOT <= at < ends[0]]
+    assert len(trees) > 8
+    for number in range(20):
+        copy = copy_store(store, tmp_path / str(number))
+        at, page = random.choice(trees)
+        flip(copy, at + random.choice([place for place, byte in enumerate(page) if byte]))
+
+        report = check(copy, repair=True)
+
+        assert report.clean
+        assert check(copy).findings == []
+        counts(copy)  # compares every block it gets
+
+
+def test_a_database_whose_name_has_changed_is_damage_and_the_records_are_saved(store):
+    for at, page in list(pages(store)):
+        if (name := page.find(b"index")) >= 0:
+            write_at(store, at + name, b"indey")
+
+    report = check(store, repair=True)
+
+    assert report.findings[0].detail.endswith("1 of its databases are missing")
+    assert report.kept_blocks == 11
+    assert counts(store) == [5, 4, 3]
+
+
 def test_a_file_cut_short_gives_what_lies_before_the_cut(store):
     places = sorted(place_of(store, name) for name in {name for tokens in ALL for name in names_of(tokens)})
     with (store / "data.mdb").open("r+b") as file:
@@ -128,6 +158,14 @@ def test_a_header_that_lies_about_its_length_is_passed_over(store):
     check(store, repair=True)
 
     assert counts(store) == [5, 4, 0]
+
+
+def test_a_length_that_only_a_lying_header_says_sizes_nothing(tmp_path):
+    store = fill(tmp_path / "one", OTHER[:16])
+    write_at(store, place_of(store, names_of(OTHER)[0]) + 88, (1 << 62).to_bytes(8, "little"))
+    destroy_trees(store)
+
+    assert not check(store, repair=True).repaired
 
 
 def test_records_of_another_size_among_them_are_left_out(tmp_path, store):
