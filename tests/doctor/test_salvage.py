@@ -168,6 +168,16 @@ def test_a_length_that_only_a_lying_header_says_sizes_nothing(tmp_path):
     assert not check(store, repair=True).repaired
 
 
+def test_a_file_whose_records_are_all_damaged_is_left_alone(tmp_path):
+    store = fill(tmp_path / "one", OTHER[:16])
+    flip(store, place_of(store, names_of(OTHER)[0]) + PAGE)
+    destroy_trees(store)
+    before = (store / "data.mdb").read_bytes()
+
+    assert not check(store, repair=True).repaired
+    assert (store / "data.mdb").read_bytes() == before
+
+
 def test_records_of_another_size_among_them_are_left_out(tmp_path, store):
     import kvtier
 
