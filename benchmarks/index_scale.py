@@ -130,11 +130,11 @@ def restart(blocks: int) -> dict[str, float]:
             return LMDBTier("disk", directory, capacity_bytes=blocks * block_bytes, block_bytes=block_bytes)
 
         tier = opened()
-        with tier._env._env.begin(write=True) as txn:  # noqa: SLF001  # entries alone: records would take hours
+        with tier._volume.env._env.begin(write=True) as txn:  # noqa: SLF001  # entries alone: records would take hours
             slot = 0
             for commit, chain in enumerate(prompts(blocks)):
                 for key, label in zip(chain.keys, chain.labels, strict=True):
-                    txn.put(key, pack_entry(Entry(commit, slot, label)), db=tier._env.index)  # noqa: SLF001
+                    txn.put(key, pack_entry(Entry(commit, slot, 0, label)), db=tier._volume.env.index)  # noqa: SLF001
                     slot += 1
         tier.close()
         gc.collect()

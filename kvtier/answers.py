@@ -17,7 +17,11 @@ class Hit:
 
     stopped_by: str | None
     """Why the run ends before the prompt's last whole block: ``None`` (it does not),
-    ``"not_held"``, ``"in_flight"``, ``"damaged"``, ``"unavailable"`` or ``"no_buffer"``."""
+    ``"not_held"``, ``"in_flight"``, ``"damaged"``, ``"unavailable"``, ``"no_buffer"``, or
+    ``"other_namespace"``: not held, but another model, adapter or setting has this prompt's first block."""
+
+    detail: str | None = None
+    """More about that, for a person: which settings differ."""
 
     @property
     def num_blocks(self) -> int:

@@ -50,13 +50,15 @@ class StreamBrokenError(KVTierError):
 class CorruptBlockError(KVTierError):
     """A stored record failed verification: checksum, name or token ids."""
 
-    def __init__(self, key: bytes, reason: str) -> None:
+    def __init__(self, key: bytes, reason: str, kind: str = "content") -> None:
         super().__init__(f"block {key.hex()[:12]}: {reason}")
         self.key = key
         self.reason = reason
+        self.kind = kind
+        """What did not verify, in one word: it is counted as ``damaged_blocks.<kind>``."""
 
-    def __reduce__(self) -> tuple[type[Self], tuple[bytes, str]]:
-        return type(self), (self.key, self.reason)
+    def __reduce__(self) -> tuple[type[Self], tuple[bytes, str, str]]:
+        return type(self), (self.key, self.reason, self.kind)
 
 
 class TierError(KVTierError):

@@ -2,7 +2,7 @@
 
     offset  bytes  field
          0      4  magic            b"KVTB"
-         4      2  version          2
+         4      2  version          3
          6      2  flags            0
          8      8  checksum         XXH3-64 of everything from offset 16 to the end
         16     32  key              the block's name
@@ -27,6 +27,7 @@ Source: XXH3 by Yann Collet; alignment as GPUDirect Storage and O_DIRECT ask for
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ from numpy.typing import NDArray
 from kvtier.errors import CorruptBlockError, SpecMismatchError
 from kvtier.hashing import HASH_BYTES, BlockHash, Label, name_block
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of records and of the environment that holds them."""
 
 MAGIC = b"KVTB"
@@ -116,7 +117,7 @@ def verify(record: Bytes, key: BlockHash, *, header: int, block_bytes: int) -> H
         CorruptBlockError: The first check that failed, with got and expected.
     """
     if len(record) != header + block_bytes:
-        raise CorruptBlockError(key, f"record has {len(record)} bytes, expected {header + block_bytes}")
+        raise CorruptBlockError(key, f"record has {len(record)} bytes, expected {header + block_bytes}", "length")
     check = Verifier(record, key, header=header, block_bytes=block_bytes)
     check.finish()
     return check.named
@@ -141,7 +142,9 @@ class Verifier:
         magic, version, flags = self._fields[:3]
         if (magic, version, flags) != (MAGIC, FORMAT_VERSION, 0):  # apart, because the checksum leaves them out
             raise CorruptBlockError(
-                key, f"not a version {FORMAT_VERSION} record: begins {magic!r}, version {version}, flags {flags}"
+                key,
+                f"not a version {FORMAT_VERSION} record: begins {magic!r}, version {version}, flags {flags}",
+                "header",
             )
         self._block_bytes = block_bytes
         self._header = header
@@ -160,14 +163,15 @@ class Verifier:
         """
         _, _, _, checksum, own_key, _, _, num_tokens, payload = self._fields
         if self._state.intdigest() != checksum:
-            raise CorruptBlockError(self._key, "checksum mismatch: the stored bytes have changed")
+            raise CorruptBlockError(self._key, "checksum mismatch: the stored bytes have changed", "checksum")
         if payload != self._block_bytes or _FIXED.size + 4 * num_tokens > self._header:
             raise CorruptBlockError(
                 self._key,
                 f"record says {payload} payload bytes, {num_tokens} tokens; expected {self._block_bytes} bytes",
+                "header",
             )
         if own_key != self._key or name_block(self.named.label) != self._key:
-            raise CorruptBlockError(self._key, f"the record is that of block {bytes(own_key).hex()[:12]}")
+            raise CorruptBlockError(self._key, f"the record is that of block {bytes(own_key).hex()[:12]}", "name")
 
     @property
     def named(self) -> Header:
@@ -186,19 +190,24 @@ class Entry(NamedTuple):
     slot: int
     """Where its record lies."""
 
+    time_s: int
+    """When it came, in seconds since 1970, 32 bits."""
+
     label: Label
 
 
-_ENTRY = struct.Struct(f"<QI{HASH_BYTES}sI")
+_ENTRY = struct.Struct(f"<QII{HASH_BYTES}sI")
 
-ENTRY_HEAD = np.dtype([("batch", "<u8"), ("slot", "<u4"), ("parent", f"V{HASH_BYTES}"), ("depth", "<u4")])
+ENTRY_HEAD = np.dtype(
+    [("batch", "<u8"), ("slot", "<u4"), ("time", "<u4"), ("parent", f"V{HASH_BYTES}"), ("depth", "<u4")]
+)
 """What an index entry begins with; its token ids follow."""
 
 
 def pack_entry(entry: Entry) -> bytes:
     """An index entry as it is stored."""
     label = entry.label
-    return _ENTRY.pack(entry.batch, entry.slot, label.parent, label.depth) + label.tokens
+    return _ENTRY.pack(entry.batch, entry.slot, entry.time_s, label.parent, label.depth) + label.tokens
 
 
 def unpack_entry(stored: bytes) -> Entry:
@@ -207,5 +216,47 @@ def unpack_entry(stored: bytes) -> Entry:
     Raises:
         struct.error: It is too short.
     """
-    batch, slot, parent, depth = _ENTRY.unpack_from(stored)
-    return Entry(batch, slot, Label(BlockHash(parent), depth, bytes(stored[_ENTRY.size :])))
+    batch, slot, time_s, parent, depth = _ENTRY.unpack_from(stored)
+    return Entry(batch, slot, time_s, Label(BlockHash(parent), depth, bytes(stored[_ENTRY.size :])))
+
+
+WRITER_BYTES = 16
+"""Length of the random number by which a process that has a directory open signs its commits."""
+
+_JOURNAL_ROW = np.dtype([("added", "u1"), ("slot", "<u4"), ("name", f"V{HASH_BYTES}")])
+
+
+class Change(NamedTuple):
+    """What a commit did to one block."""
+
+    added: bool
+    """Brought it; else took it away."""
+
+    slot: int
+    """Where its record lies, or lay."""
+
+    key: BlockHash
+
+
+def pack_changes(writer: bytes, changes: Sequence[Change]) -> bytes:
+    """A commit's line in the journal: who made it and what it did."""
+    rows = np.empty(len(changes), _JOURNAL_ROW)
+    rows["added"] = [change.added for change in changes]
+    rows["slot"] = [change.slot for change in changes]
+    rows["name"] = np.frombuffer(b"".join(change.key for change in changes), f"V{HASH_BYTES}")
+    return writer + rows.tobytes()
+
+
+def unpack_changes(stored: bytes) -> list[Change]:
+    """What a commit did, from its line in the journal.
+
+    Raises:
+        ValueError: It is not a line of a journal.
+    """
+    if len(stored) < WRITER_BYTES:
+        raise ValueError(f"a journal line of {len(stored)} bytes")
+    rows = np.frombuffer(stored, _JOURNAL_ROW, offset=WRITER_BYTES)
+    names = rows["name"].tobytes()
+    keys = [BlockHash(names[at : at + HASH_BYTES]) for at in range(0, len(names), HASH_BYTES)]
+    columns = zip(rows["added"].tolist(), rows["slot"].tolist(), keys, strict=True)
+    return [Change(bool(added), slot, key) for added, slot, key in columns]

@@ -42,7 +42,7 @@ HASH_BYTES = 32
 MAX_TOKEN_ID = 2**32 - 1
 """Token ids are hashed and stored as 32-bit unsigned little-endian integers."""
 
-_ROOT_PERSON = b"kvtier-root-v1"
+_ROOT_PERSON = b"kvtier-root-v2"
 _BLOCK_PERSON = b"kvtier-block-v1"
 
 
@@ -68,6 +68,13 @@ class Namespace:
     adapter: str = ""
     """LoRA or other adapter in effect, with its own digest; empty for none."""
 
+    rope: str = ""
+    """What turns positions into angles (base, scaling), where it is known apart from the weights."""
+
+    tokenizer: str = ""
+    """Digest of the tokenizer whose ids these are, where it is known. Ids alone name a block, so this only
+    keeps apart what a user wants apart."""
+
     layout: str = "kvtier-v1"
     """Order of the bytes inside a block. Engines with their own packing (vLLM on an AMX CPU,
     say) must name it, since packed bytes are not portable."""
@@ -85,6 +92,13 @@ class Namespace:
         if not isinstance(self.salt, bytes):
             raise ConfigError(f"Namespace.salt must be bytes, got {type(self.salt).__name__}")
 
+    def record(self) -> dict[str, str | int | bool]:
+        """All fields by name, to be stored beside the blocks; of the salt only whether there is one."""
+        spec = self.spec
+        own = {name: getattr(self, name) for name in ("weights", "revision", "adapter", "rope", "tokenizer", "layout")}
+        sizes = {name: getattr(spec, name) for name in ("layers", "kv_heads", "head_dim", "block_tokens")}
+        return {**own, "dtype": spec.dtype, **sizes, "salted": bool(self.salt)}
+
     @property
     def root(self) -> BlockHash:
         """The parent of every first block. Fields are length-prefixed, so none can run into the next."""
@@ -98,6 +112,8 @@ def _root_of(namespace: Namespace) -> BlockHash:
         ("weights", namespace.weights.encode()),
         ("revision", namespace.revision.encode()),
         ("adapter", namespace.adapter.encode()),
+        ("rope", namespace.rope.encode()),
+        ("tokenizer", namespace.tokenizer.encode()),
         ("layout", namespace.layout.encode()),
         ("dtype", spec.dtype.encode()),
         ("layers", str(spec.layers).encode()),

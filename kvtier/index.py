@@ -115,7 +115,7 @@ class Match:
 
     stopped_by: str | None
     """Why the run ends: ``None`` if the whole chain is readable, ``"not_held"`` (never seen or
-    evicted), ``"in_flight"`` (arriving or leaving)."""
+    evicted), ``"in_flight"`` (arriving or leaving), ``"unavailable"`` (held where nothing can be read)."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -151,6 +151,8 @@ class PrefixIndex:
         """Blocks that are awake: all but those restored and not used since."""
         self.resting: Resting | None = None
         self.leases: set[Lease] = set()
+        self.readable = -1
+        """Bit t is set while tier t can be read."""
 
     def get(self, key: BlockHash) -> Node | None:
         """A block's node, None if there is none; wakes a block that is asleep."""
@@ -173,15 +175,17 @@ class PrefixIndex:
         for key in keys:
             node = self.nodes.get(key)
             if node is None and resting is not None and resting.find(key) >= 0:
-                tiers.append(resting.tier)
-                continue
-            if node is None or node.dead:
+                held = 1 << resting.tier
+            elif node is None or node.dead:
                 stopped_by = "not_held"
                 break
-            if not node.tiers:
-                stopped_by = "in_flight"
+            else:
+                held = node.tiers
+            there = held & self.readable
+            if not there:
+                stopped_by = "unavailable" if held else "in_flight"
                 break
-            tiers.append(node.fastest)
+            tiers.append((there & -there).bit_length() - 1)
         return Match(keys[: len(tiers)], tiers, stopped_by)
 
     def add(self, key: BlockHash, label: Label) -> Node:

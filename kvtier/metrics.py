@@ -8,7 +8,7 @@ from collections import Counter
 COUNTERS = {
     "gets": "calls of get",
     "hit_blocks": "blocks served by get, all tiers; also as hit_blocks.<tier>",
-    "missed_blocks": "whole blocks asked for and not served",
+    "missed_blocks": "whole blocks asked for and not served; also as missed_blocks.<reason>, see Hit.stopped_by",
     "puts": "calls of put",
     "new_blocks": "blocks taken up by put",
     "refused_blocks": "blocks that put could not find room for in time",
@@ -19,7 +19,7 @@ COUNTERS = {
     "copied_blocks": "blocks copied to the last tier by flush, close or write on insertion",
     "dropped_blocks": "copies deleted from a tier",
     "lost_blocks": "blocks given up because a move failed",
-    "damaged_blocks": "blocks that failed verification, or whose index entry cannot be read, and were forgotten",
+    "damaged_blocks": "blocks that failed verification, and unreadable index entries; also as damaged_blocks.<kind>",
     "shadow_checks": "hits that were computed once more without the store (CachedLM(shadow=...))",
     "shadow_mismatches": "hits among them that came out different",
     "tier_errors": "calls a tier could not carry out; also as tier_errors.<tier>",
@@ -32,12 +32,12 @@ class Metrics:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
 
-    def add(self, name: str, amount: int = 1, *, tier: str | None = None) -> None:
-        """Count ``amount`` units, in total and, if a tier is named, for that tier."""
+    def add(self, name: str, amount: int = 1, *, of: str | None = None) -> None:
+        """Count ``amount`` units, in total and, if they are ``of`` some tier, reason or kind, for that as well."""
         assert name in COUNTERS, name
         self._counts[name] += amount
-        if tier is not None:
-            self._counts[f"{name}.{tier}"] += amount
+        if of is not None and amount:
+            self._counts[f"{name}.{of}"] += amount
 
     def snapshot(self) -> dict[str, int]:
         """All counters now; names that were never counted are 0."""

@@ -27,13 +27,13 @@ the meantime. They are orders like any others.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 
+from kvtier.books import Books, Move, TierRules
 from kvtier.hashing import BlockHash, Chain, Label
-from kvtier.index import Lease, Match, Node, PrefixIndex
+from kvtier.index import Lease, Match, Node
+from kvtier.intake import Intake
 from kvtier.listing import Listing
-from kvtier.resting import Resting
-from kvtier.room import Books, Move, Sweep, TierRules
+from kvtier.room import Sweep
 
 __all__ = ["Move", "Placement", "TierRules"]
 
@@ -42,10 +42,11 @@ class Placement:
     """Decides over an ordered list of tiers, fastest first. Not thread safe."""
 
     def __init__(self, tiers: Sequence[TierRules]) -> None:
-        self.index = PrefixIndex()
-        self._rules = list(tiers)
-        self._used = [0] * len(self._rules)
-        self._books = Books(self._rules, self._used, self.index)
+        self._books = Books(tiers)
+        self._intake = Intake(self._books)
+        self.index = self._books.index
+        self._rules = self._books.rules
+        self._used = self._books.used
 
     @property
     def num_tiers(self) -> int:
@@ -99,8 +100,10 @@ class Placement:
         with Sweep(self._books, [*before, *chain.keys, *hold], may_sink=True, demote=demote) as sweep:
             for key, label in zip(chain.keys, chain.labels, strict=True):
                 node = self.index.get(key)
+                if node is None and self._intake.claim(key, label):
+                    continue
                 if node is None:
-                    if not self._parent_alive(label) or not sweep.reserve(dst):
+                    if not self._books.parent_alive(label) or not sweep.reserve(dst):
                         break
                     self.index.add(key, label).moves = 1
                     new.append(Move(key, None, dst))
@@ -122,7 +125,7 @@ class Placement:
                 if node.fastest <= dst or node.moves:
                     continue
                 src = node.fastest
-                if not sweep.reserve(dst):
+                if not self.index.readable >> src & 1 or not sweep.reserve(dst):
                     break
                 node.moves = 1
                 up.append(Move(key, src, dst, keep=True))
@@ -160,7 +163,7 @@ class Placement:
             node = self.index[move.key]
             node.moves -= 1
             if move.src is not None and not move.keep:
-                self._leave(node, move.src)
+                self._books.leave(node, move.src)
             if move.dst is not None:
                 if node.dead:
                     node.doomed |= 1 << move.dst
@@ -170,8 +173,9 @@ class Placement:
                         self._rules[move.dst].policy.insert([move.key])  # victims come worst first, not head first
                     else:
                         arrived.setdefault(move.dst, []).append(node)
+                    self._intake.adopt(node.key)
                     self._drop_below(node, move)
-            follow += self._resolve(node)
+            follow += self._books.resolve(node)
         for tier, nodes in arrived.items():  # less those that a later move of the batch took along
             self._rules[tier].policy.insert([node.key for node in nodes if node.tiers >> tier & 1])
         return follow
@@ -191,8 +195,8 @@ class Placement:
             if move.dst is not None:
                 self._used[move.dst] -= 1
             if move.src is not None and not move.keep:
-                self._leave(node, move.src)
-            follow += self._resolve(node)
+                self._books.leave(node, move.src)
+            follow += self._books.resolve(node)
         return follow
 
     def forget(self, key: BlockHash, tier: int) -> list[Move]:
@@ -200,32 +204,45 @@ class Placement:
         node = self.index.get(key)
         if node is None or not node.tiers >> tier & 1:
             return []
-        self._doom(node, tier)
-        return self._resolve(node)
+        self._books.doom(node, tier)
+        return self._books.resolve(node)
 
-    def restore(self, tier: int, entries: Iterable[tuple[BlockHash, Label]]) -> list[Move]:
+    # What is there without an order
+
+    def restore(self, tier: int, entries: Iterable[tuple[BlockHash, Label]], *, shared: bool = False) -> list[Move]:
         """Take up what a tier already holds, oldest first; returns drops for what cannot be used.
 
         Unusable: a block whose parent is not held, and what exceeds the tier's capacity. The
         blocks of a ``Listing`` become objects only when they are used, if they are the first.
+
+        Args:
+            tier: Its number.
+            entries: What it holds.
+            shared: Others use the tier too. A block without its parent stays, for it may be theirs.
         """
-        if isinstance(entries, Listing) and not self.index.nodes and self.index.resting is None:
-            return self._rest(tier, entries)
-        listed = list(entries)
-        follow: list[Move] = []
-        taken: set[BlockHash] = set()
-        for key, label in sorted(listed, key=lambda entry: entry[1].depth):
-            self._used[tier] += 1
-            node = self.index.get(key)
-            if node is None and self._parent_alive(label):
-                node = self.index.add(key, label)
-            if node is None or node.dead:  # an orphan, or one that another tier's restore gave up
-                follow += self._turn_away(key, label, tier)
-            else:
-                node.tiers |= 1 << tier
-                taken.add(key)
-        self._rules[tier].policy.insert([key for key, _ in reversed(listed) if key in taken])
-        return follow + self._shrink(tier, len(listed) - len(taken))
+        return self._intake.restore(tier, entries, shared=shared)
+
+    def discover(self, tier: int, entries: Iterable[tuple[BlockHash, Label]]) -> None:
+        """Take up blocks that another process has brought to a tier."""
+        self._intake.discover(tier, entries)
+
+    def vanish(self, tier: int, keys: Iterable[BlockHash]) -> list[Move]:
+        """Another process has removed blocks from a tier; returns drops for what became unreachable."""
+        return self._intake.vanish(tier, keys)
+
+    def reconcile(self, tier: int, listing: Listing) -> list[Move]:
+        """Make up for changes of a tier that nobody has told of; returns drops for what became unreachable."""
+        return self._intake.reconcile(tier, listing)
+
+    def resize(self, tier: int, capacity_blocks: int) -> None:
+        """A tier can hold more or fewer blocks than before; fewer takes effect as room is made."""
+        self._rules[tier].capacity_blocks = capacity_blocks
+
+    def set_available(self, tier: int, *, readable: bool, takes: bool) -> None:
+        """Say whether a tier can be read and written at present. What cannot be read is a miss, and stays held."""
+        self._rules[tier].takes = takes
+        mask = 1 << tier
+        self.index.readable = self.index.readable | mask if readable else self.index.readable & ~mask
 
     def check(self) -> None:
         """Raise AssertionError if the books do not balance. O(blocks)."""
@@ -241,100 +258,10 @@ class Placement:
             assert node.tiers or node.moves, "a node without a copy or a move"
             assert node.depth == 0 or (node.parent is not None and not node.parent.dead), "an orphan"
 
-    # Internals
-
-    def _rest(self, tier: int, listing: Listing) -> list[Move]:
-        """``restore`` of the first tier, without an object for each block."""
-        resting = Resting(listing, tier)
-        self._used[tier] += len(listing)
-        if resting:
-            self.index.rest(resting)
-            self._rules[tier].policy.insert(resting.roll)
-        follow: list[Move] = []
-        for row in resting.orphans:
-            follow += self._turn_away(listing.name(row), listing.label(row), tier)
-        return follow + self._shrink(tier, len(resting.orphans))
-
-    def _turn_away(self, key: BlockHash, label: Label, tier: int) -> list[Move]:
-        """Drops for a block that a tier holds and that has no place in the forest."""
-        node = self.index.nodes.get(key)
-        if node is None:
-            node = self.index.nodes[key] = Node(key, label, None)
-            node.dead = True
-        node.doomed |= 1 << tier
-        return self._settle(node)
-
-    def _parent_alive(self, label: Label) -> bool:
-        parent = self.index.get(label.parent)
-        return label.depth == 0 or (parent is not None and not parent.dead and parent.depth < label.depth)
-
-    def _leave(self, node: Node, tier: int) -> None:
-        """A block's bytes are gone from a tier, which stopped serving it when the move was planned."""
-        self._used[tier] -= 1
-        node.doomed &= ~(1 << tier)
-
     def _drop_below(self, node: Node, move: Move) -> None:
         """A promoted block leaves the tier it came from, unless it costs a write to bring it back."""
         src = move.src
         if src is None or move.dst is None or move.dst > src or self._rules[src].durable:
             return
         if node.tiers >> src & 1:
-            self._doom(node, src)
-
-    def _doom(self, node: Node, tier: int) -> None:
-        """Stop serving a block from a tier; its bytes are dropped once nothing is in flight."""
-        node.tiers &= ~(1 << tier)
-        node.doomed |= 1 << tier
-        self._rules[tier].policy.remove([node.key])
-
-    def _kill(self, node: Node) -> list[Move]:
-        """Give up a block that cannot be read any more, with all its descendants."""
-        follow: list[Move] = []
-        for lost in list(self.index.subtree(node)):
-            for tier in range(self.num_tiers):
-                if lost.tiers >> tier & 1:
-                    self._doom(lost, tier)
-            lost.dead = True
-            follow += self._settle(lost)
-        self.index.detach(node)
-        return follow
-
-    def _resolve(self, node: Node) -> list[Move]:
-        """After a change: a block that nothing holds and nothing brings takes its descendants along."""
-        if node.tiers or node.moves or node.dead:
-            return self._settle(node)
-        return self._kill(node)
-
-    def _settle(self, node: Node) -> list[Move]:
-        """Once nothing is in flight: order the drop of doomed copies, or let a dead node go."""
-        if node.moves:
-            return []
-        if not node.doomed:
-            self.index.sweep_out(node)
-            return []
-        drops = [Move(node.key, tier, None) for tier in range(self.num_tiers) if node.doomed >> tier & 1]
-        node.moves = len(drops)
-        return drops
-
-    def _shrink(self, tier: int, leaving: int) -> list[Move]:
-        """Drops for what a tier holds beyond its capacity: blocks held elsewhere, and leaves of the forest.
-
-        ``leaving`` blocks are on their way out already.
-        """
-        rules = self._rules[tier]
-        room = rules.capacity_blocks + leaving
-        drops: list[Move] = []
-        progress = True
-        while progress and self._used[tier] - len(drops) > room:
-            progress = False  # a parent refused in this pass may be a leaf in the next
-            with closing(rules.policy.evict(lambda key: self._expendable(key, tier))) as victims:
-                for victim in victims:
-                    drops.append(self._books.drop(self.index[victim], tier))
-                    progress = True
-                    if self._used[tier] - len(drops) <= room:
-                        break
-        return drops
-
-    def _expendable(self, key: BlockHash, tier: int) -> bool:
-        node = self.index[key]
-        return bool(node.tiers & ~(1 << tier)) or node.is_leaf
+            self._books.doom(node, src)

@@ -107,14 +107,17 @@ class Reader:
                 how = _How(None, how.beside)
             done, error = self._read_at_once(tiers, part, out[at : at + len(tiers)], how)
             sources += tiers[:done]
+            if isinstance(error, TierError):  # the block may well be there: it stays held
+                self._core.failed(tiers[done], error, "read")
+                return sources, "unavailable"
             if done < len(part) and self._still_in(tiers[done], part.keys[done]):
                 self._mover.submit(self._core.forget(part.keys[done], tiers[done], error))
-                return sources, "damaged" if isinstance(error, CorruptBlockError) else "unavailable"
+                return sources, "not_held" if error is None else "damaged"
         return sources, None
 
     def _read_at_once(
         self, tiers: Sequence[int], chain: Chain, out: Sequence[torch.Tensor], how: _How
-    ) -> tuple[int, Exception | None]:
+    ) -> tuple[int, CorruptBlockError | TierError | None]:
         """Read each block from its tier, all tiers at the same time; how many arrived, and what stopped the rest."""
         mine: dict[int, list[int]] = {}
         for position, tier in enumerate(tiers):
@@ -122,7 +125,7 @@ class Reader:
         shares = list(mine.items())
         if how.arrivals is not None:
             how.arrivals.expect(len(shares))
-        ends: dict[int, Exception | None] = {len(chain): None}
+        ends: dict[int, CorruptBlockError | TierError | None] = {len(chain): None}
         stream = _stream_of(out)
 
         def work(turns: Iterator[int]) -> None:
@@ -146,23 +149,26 @@ class Reader:
 
     def _read_share(
         self, tier: int, share: Chain, out: Sequence[torch.Tensor], how: _How
-    ) -> tuple[int, Exception | None]:
+    ) -> tuple[int, CorruptBlockError | TierError | None]:
         """Read blocks of one tier; how many arrived, and what stopped the rest."""
         way = how.way(self._core.tiers[tier], out)
         step = len(self._bounce().blocks) if way == "via host" else len(share)
         done = 0
         while done < len(share):
             part, targets = share.part(done, done + step), out[done : done + step]
-            error: Exception | None = None
+            error: CorruptBlockError | TierError | None = None
             try:
                 count = self._timed(tier, part, targets, how, way)
                 if way == "layers":
+                    self._core.worked(tier, "read")
                     return count, None
             except CorruptBlockError as exc:
                 error, count = exc, part.keys.index(BlockHash(exc.key))
             except TierError as exc:
                 error, count = exc, 0
             done += count
+            if not isinstance(error, TierError):
+                self._core.worked(tier, "read")
             if count < len(part):
                 return done, error
         if how.arrivals is not None:

@@ -7,54 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Self
+from typing import Self
 
+from kvtier.books import Books, Move
 from kvtier.hashing import BlockHash
-from kvtier.index import Node, PrefixIndex
-from kvtier.policy.base import EvictionPolicy
-
-
-class Move(NamedTuple):
-    """One copy to make. ``src`` is None for a new block, ``dst`` is None for a drop."""
-
-    key: BlockHash
-    src: int | None
-    dst: int | None
-    keep: bool = False
-    """The source keeps its copy."""
-
-
-@dataclass(frozen=True, slots=True)
-class TierRules:
-    """What placement knows of a tier."""
-
-    capacity_blocks: int
-    """Blocks the tier may hold, arrivals and leavers included."""
-
-    policy: EvictionPolicy
-    """Orders this tier's blocks; used by nothing else."""
-
-    durable: bool = False
-    """A promotion leaves the copy here, since writing it again costs more than keeping it."""
-
-
-@dataclass(slots=True)
-class Books:
-    """What the plans and the reports both write to."""
-
-    rules: list[TierRules]
-    used: list[int]
-    index: PrefixIndex
-
-    def drop(self, node: Node, tier: int) -> Move:
-        """Order a victim out; without another copy it is given up now, since its parent may be next."""
-        node.tiers &= ~(1 << tier)
-        node.moves += 1
-        if not node.tiers:
-            self.index.detach(node)
-        return Move(node.key, tier, None)
+from kvtier.index import Node
 
 
 class Sweep:
@@ -96,6 +54,8 @@ class Sweep:
     def reserve(self, tier: int) -> bool:
         """Take one place in a tier, evicting a block if it is full; False if none may leave."""
         books = self._books
+        if not books.rules[tier].takes:
+            return False
         if books.used[tier] < books.rules[tier].capacity_blocks:
             books.used[tier] += 1
             return True
@@ -103,9 +63,10 @@ class Sweep:
         if victims is None:
             victims = self._victims[tier] = self._stack.enter_context(closing(self._leavers(tier)))
         victim = next(victims, None)
-        if victim is None:
+        order = books.drop_stranger(tier) if victim is None else self._send_off(books.index[victim], tier)
+        if order is None:
             return False
-        self._moves.append(self._send_off(books.index[victim], tier))
+        self._moves.append(order)
         books.used[tier] += 1  # the victim's place is freed by its commit, ours starts now
         return True
 

@@ -15,6 +15,7 @@ serving a wrong one never, blocking the engine never.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,12 +30,13 @@ from kvtier.core import Core
 from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierError
 from kvtier.hashing import BlockHash, Chain, Namespace, name_chain
 from kvtier.listing import Listing
+from kvtier.neighbours import explained, neighbours_of
 from kvtier.placement import Placement, TierRules
 from kvtier.policy.lru import LRU
 from kvtier.rates import LoadCosts
 from kvtier.reader import Reader
 from kvtier.streaming import Arrivals, Stream, parts_of
-from kvtier.tiers.base import Tier, check_blocks, check_layers, check_tiers
+from kvtier.tiers.base import SharedTier, Tier, check_blocks, check_layers, check_tiers
 from kvtier.tiers.batches import wait_for
 from kvtier.transfer import Mover, Transfer
 from kvtier.writer import Writer, write_behind_blocks
@@ -95,7 +97,7 @@ class TieredStore:
             TierRules(tier.capacity_bytes // tier.block_bytes - (0 if i else self._behind), LRU(), tier.durable)
             for i, tier in enumerate(tiers)
         ]
-        self._core = core = Core(self.tiers, Placement(rules))
+        self._core = core = Core(self.tiers, Placement(rules), set_aside_blocks=self._behind)
         pinned = torch.cuda.is_available() and any(tier.any_device for tier in tiers)
         self._mover = Mover(core, pinned=pinned, group_age_s=group_age_s)
         self._reader = Reader(core, self._mover, pinned=pinned)
@@ -108,6 +110,8 @@ class TieredStore:
         )
         self._streams: WeakSet[Stream[Hit]] = WeakSet()
         self._closed = False
+        self._pid = os.getpid()
+        self._neighbours = neighbours_of(tiers, namespace)
         for i, tier in enumerate(tiers):
             if tier.durable:
                 self._restore(i)
@@ -126,11 +130,12 @@ class TieredStore:
         Raises:
             TokenError: See ``kvtier.hashing.token_array``.
         """
-        return self.match_chain(self.name(tokens).keys)
+        chain = self.name(tokens)
+        return explained(self.match_chain(chain.keys), chain, self._core, self._neighbours)
 
     def match_chain(self, keys: Sequence[BlockHash]) -> Hit:
         """``match`` for a caller that names its own blocks."""
-        self._check_open()
+        self._look_around()
         with self._core.lock:
             found = self._core.placement.match(keys)
         return self._hit(found.tiers, found.stopped_by)
@@ -144,7 +149,7 @@ class TieredStore:
             owner: Named in the log if the lease outlives its deadline or the store.
             ttl_s: Seconds until the lease lapses by itself.
         """
-        self._check_open()
+        self._look_around()
         keys = self.name(tokens).keys
         placement = self._core.placement
         with self._core.lock:
@@ -158,17 +163,8 @@ class TieredStore:
                 placement.release(lease)
 
     def stats(self) -> dict[str, Any]:
-        """Counters (see ``kvtier.metrics.COUNTERS``) and, by tier, blocks and bytes held and capacity."""
-        with self._core.lock:
-            counters = self._core.metrics.snapshot()
-        tiers = {
-            tier.name: {
-                "used_blocks": tier.used_bytes // tier.block_bytes,
-                "used_bytes": tier.used_bytes,
-                "capacity_bytes": tier.capacity_bytes,
-            }
-            for tier in self.tiers
-        }
+        """Counters (see ``kvtier.metrics.COUNTERS``) and, by tier, its state and the blocks and bytes it holds."""
+        counters, tiers = self._core.report()
         return {"counters": counters, "tiers": tiers, "write_behind_bytes": self._behind * self.spec.block_bytes}
 
     # Reading
@@ -202,7 +198,7 @@ class TieredStore:
             computing: Given if this is one of several gets for one prompt: whether a model computes
                 at the same time, for what is learnt from it. Promotion is then left to ``promote_chain``.
         """
-        self._check_open()
+        self._look_around()
         wanted = chain.part(0, len(out))
         check_blocks("get", self.spec.block_bytes, wanted.keys, out[: len(wanted)])
         lease, ended_by = self._reader.hold(wanted, "get")
@@ -226,7 +222,7 @@ class TieredStore:
             SpecMismatchError: A buffer has the wrong size, dtype or shape.
             TierClosedError: The store is closed.
         """
-        self._check_open()
+        self._look_around()
         chain = self.name(tokens)
         wanted = chain.part(0, len(out))
         arrivals = Arrivals(parts_of(self.spec.layers, self.spec.block_bytes))
@@ -249,17 +245,18 @@ class TieredStore:
         """Count what a read of a chain's leading blocks delivered, and start bringing it up."""
         if stopped_by is None and len(wanted) < len(chain):
             stopped_by = "no_buffer"
+        hit = explained(self._hit(sources, stopped_by), chain, self._core, self._neighbours)
         served = wanted.keys[: len(sources)]
         with self._core.lock:
             self._expire_leases()
             self._core.placement.touch(served)
             self._core.metrics.add("gets")
-            self._core.metrics.add("missed_blocks", len(wanted) - len(sources))
+            self._core.metrics.add("missed_blocks", len(wanted) - len(sources), of=hit.stopped_by)
             for tier in sources:
-                self._core.metrics.add("hit_blocks", tier=self.tiers[tier].name)
+                self._core.metrics.add("hit_blocks", of=self.tiers[tier].name)
         if promote and any(sources):
             self.promote_chain(served)
-        return self._hit(sources, stopped_by)
+        return hit
 
     def promote_chain(self, keys: Sequence[BlockHash]) -> None:
         """Copy blocks that a get has delivered to the fastest tier, in the background, if the store does so."""
@@ -275,7 +272,7 @@ class TieredStore:
 
     def prefetch(self, tokens: Tokens) -> Transfer:
         """Start bringing a prompt's leading blocks up to the fastest tier."""
-        self._check_open()
+        self._look_around()
         keys = self.name(tokens).keys
         with self._core.lock:
             moves = self._core.placement.plan_promote(keys)
@@ -303,7 +300,7 @@ class TieredStore:
 
     def put_chain(self, chain: Chain, blocks: Sequence[torch.Tensor], *, start: int = 0) -> Stored:
         """``put`` for a caller that names its own blocks."""
-        self._check_open()
+        self._look_around()
         part = chain.part(start, start + len(blocks))
         if start < 0 or len(part) < len(blocks):
             raise SpecMismatchError(
@@ -381,14 +378,20 @@ class TieredStore:
 
     def _restore(self, tier: int) -> None:
         """Take up what a durable tier holds."""
-        held = self.tiers[tier].scan()
+        asked = self.tiers[tier]
+        held = asked.scan()
         if isinstance(held, Listing):
-            self._core.metrics.add("damaged_blocks", held.damaged)
-        self._mover.carry(self._core.placement.restore(tier, held))
+            self._core.metrics.add("damaged_blocks", held.damaged, of="entry")
+        shared = isinstance(asked, SharedTier) and asked.shared
+        self._mover.carry(self._core.placement.restore(tier, held, shared=shared))
+
+    def _look_around(self) -> None:
+        """Before every verb: is the store open, and have tiers changed without its doing?"""
+        self._check_open()
+        self._mover.submit(self._core.follow())
 
     def _hit(self, tiers: Sequence[int], stopped_by: str | None) -> Hit:
-        names = tuple(self.tiers[tier].name for tier in tiers)
-        return Hit(len(names) * self.spec.block_tokens, names, stopped_by)
+        return Hit(len(tiers) * self.spec.block_tokens, tuple(self.tiers[tier].name for tier in tiers), stopped_by)
 
     def _expire_leases(self) -> None:
         for lease in self._core.placement.index.expire(time.monotonic()):
@@ -397,3 +400,5 @@ class TieredStore:
     def _check_open(self) -> None:
         if self._closed:
             raise TierClosedError("store", "used after close()")
+        if os.getpid() != self._pid:
+            raise TierClosedError("store", "used in a forked process; open a store of its own there")

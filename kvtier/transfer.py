@@ -307,8 +307,9 @@ class Mover:
                     list(compress(self._staging.blocks, read)),
                     list(compress(labels, read)),
                 )
+                self._core.worked(dst, "write")
             except TierError as exc:
-                self._core.count_error(dst)
+                self._core.failed(dst, exc, "write")
                 good = [move for move in good if isinstance(exc, BlockRefusedError) and move.key not in exc.keys]
             self._delete(src, [move.key for move in lane if not move.keep])
         arrived = {move.key for move in good}
@@ -325,13 +326,14 @@ class Mover:
         follow: list[Move] = []
         while (start := len(read)) < len(lane):
             keys = [move.key for move in lane[start:]]
-            error: Exception | None = None
+            error: CorruptBlockError | None = None
             try:
                 count = self._tiers[src].read(keys, self._staging.blocks[start : len(lane)], labels[start:])
             except CorruptBlockError as exc:
                 error, count = exc, keys.index(BlockHash(exc.key))
-            except TierError as exc:
-                error, count = exc, 0
+            except TierError as exc:  # the blocks may well be there
+                self._core.failed(src, exc, "read")
+                return read + [False] * (len(lane) - start), follow
             read += [True] * count
             if len(read) < len(lane):
                 follow += self._core.forget(lane[len(read)].key, src, error)
@@ -348,8 +350,8 @@ class Mover:
             return
         try:
             self._tiers[tier].delete(keys)
-        except TierError:
-            self._core.count_error(tier)
+        except TierError as exc:
+            self._core.failed(tier, exc, "write")
 
 
 def _turn(move: Move) -> tuple[int, int, int]:

@@ -181,8 +181,9 @@ class Writer:
             blocks = [block.cpu() for block in blocks]
         try:
             first.write(part.keys, blocks, part.labels)
+            self._core.worked(0, "write")
         except TierError as exc:
-            self._core.count_error(0)
+            self._core.failed(0, exc, "write")
             return {move for move in new if not isinstance(exc, BlockRefusedError) or move.key in exc.keys}
         return set()
 

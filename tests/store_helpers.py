@@ -123,6 +123,7 @@ def used(store):
 
 def check(store):
     """Settle, then hold the books against each other and against what the tiers really hold."""
+    store.match([])  # looks at what other processes have done
     settle(store)
     placement = store._core.placement
     with store._core.lock:
@@ -140,7 +141,7 @@ def orphans(store):
 
 def raw_delete(path, key):
     """Remove one block from a closed store's disk, books included, behind kvtier's back."""
-    with lmdb.open(str(path), max_dbs=4) as env:
+    with lmdb.open(str(path), max_dbs=10) as env:
         dbs = {name: env.open_db(name.encode(), create=False) for name in ("index", "meta")}
         with env.begin(write=True) as txn:
             assert txn.delete(key, db=dbs["index"])
@@ -151,10 +152,10 @@ def raw_delete(path, key):
 
 def raw_shorten(path, key):
     """Cut the index entry of a block on a closed store's disk short."""
-    with lmdb.open(str(path), max_dbs=4) as env:
+    with lmdb.open(str(path), max_dbs=10) as env:
         index = env.open_db(b"index", create=False)
         with env.begin(write=True) as txn:
-            assert txn.put(key, txn.get(key, db=index)[:47], db=index)
+            assert txn.put(key, txn.get(key, db=index)[:51], db=index)
 
 
 def raw_damage(tier, key):

@@ -29,7 +29,7 @@ KEY = name_block(LABEL)
 
 #: The first 112 bytes of the record of ``PAYLOAD`` under ``LABEL``; zeros follow up to the payload.
 GOLDEN = bytes.fromhex(
-    "4b565442 0200 0000 6131a1a01fd7fb41"
+    "4b565442 0300 0000 6131a1a01fd7fb41"
     "11d2054941cde16a359d6d8cf0e6b994992f6d400c918b3a8f34f50595ff8b27"
     "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
     "07000000 04000000 0002000000000000"
@@ -38,6 +38,7 @@ GOLDEN = bytes.fromhex(
 GOLDEN_ENTRY = bytes.fromhex(
     "0500000000000000"
     "03000000"
+    "09000000"
     "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
     "07000000"
     "01000000 02000000 ffbf0000 ffffffff"
@@ -86,7 +87,7 @@ def test_the_golden_record_is_read_back():
 
 
 def test_an_index_entry_has_these_bytes_for_ever():
-    assert pack_entry(Entry(5, 3, LABEL)) == GOLDEN_ENTRY
+    assert pack_entry(Entry(5, 3, 9, LABEL)) == GOLDEN_ENTRY
 
 
 @pytest.mark.parametrize(
@@ -120,19 +121,20 @@ def test_what_is_sealed_is_verified(parent, depth, ids, seed):
 @given(
     batch=st.integers(0, 2**64 - 1),
     slot=st.integers(0, 2**32 - 1),
+    time_s=st.integers(0, 2**32 - 1),
     parent=st.binary(min_size=32, max_size=32),
     depth=st.integers(0, 2**32 - 1),
     tokens=st.binary(max_size=4000),
 )
-def test_what_is_packed_is_unpacked(batch, slot, parent, depth, tokens):
-    entry = Entry(batch, slot, Label(BlockHash(parent), depth, tokens))
+def test_what_is_packed_is_unpacked(batch, slot, time_s, parent, depth, tokens):
+    entry = Entry(batch, slot, time_s, Label(BlockHash(parent), depth, tokens))
 
     assert unpack_entry(pack_entry(entry)) == entry
 
 
 def test_an_entry_that_is_too_short_is_not_unpacked():
     with pytest.raises(struct.error):
-        unpack_entry(GOLDEN_ENTRY[:47])
+        unpack_entry(GOLDEN_ENTRY[:51])
 
 
 @pytest.mark.parametrize(

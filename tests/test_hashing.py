@@ -19,16 +19,23 @@ from kvtier.spec import KVSpec
 
 SPEC = KVSpec(layers=2, kv_heads=3, head_dim=64, dtype="float16", block_tokens=4)
 NAMESPACE = Namespace(
-    spec=SPEC, weights="w" * 8, revision="c0ffee", adapter="lora:1", layout="kvtier-v1", salt=b"\x00tenant"
+    spec=SPEC,
+    weights="w" * 8,
+    revision="c0ffee",
+    adapter="lora:1",
+    rope="base 10000",
+    tokenizer="t" * 4,
+    layout="kvtier-v1",
+    salt=b"\x00tenant",
 )
 TOKENS = [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, MAX_TOKEN_ID, 144, 7]
 
 #: A change of any of these digests makes every store on disk unreadable: it needs a new version of the format.
-ROOT = "8b2154d65b1ee27151f884bac0ec8b3c9fe2906379f44e2ebd6437111b361201"
+ROOT = "e076ec0b55d5bd9586e75f5766b52f9a8b9ef6b0615b4175b7d0f02ec49829aa"
 CHAIN = [
-    "6364066d81ded421626e9e1813a2a76b1e3b7c7c1275ac989c64f28acf6174de",
-    "6295ebe79a0d16732800b0cf954c673d95d543394ee43dc5d7e6f525c2ea13d9",
-    "f75a241c6c394e7103680e9b87bf10fff870f65b5ae421266c513707908a27ab",
+    "cfc3bb8f670bb5841a11a2f6c5e06732a3e5fb588b5822b3a767f2d4ca7bc5da",
+    "d272678e521d42e65881f331701619554ce3859b74eda4263672b198c08b1e4e",
+    "b48c3761e421d7e8c0a4f1da2db89801bbfdc2190e2483a54c65a70df92b5c1d",
 ]
 
 prompts = st.lists(st.integers(0, 3), max_size=24)
@@ -48,6 +55,8 @@ def expected_root():
             framed(b"weights", b"wwwwwwww"),
             framed(b"revision", b"c0ffee"),
             framed(b"adapter", b"lora:1"),
+            framed(b"rope", b"base 10000"),
+            framed(b"tokenizer", b"tttt"),
             framed(b"layout", b"kvtier-v1"),
             framed(b"dtype", b"float16"),
             framed(b"layers", b"2"),
@@ -57,7 +66,7 @@ def expected_root():
             framed(b"salt", b"\x00tenant"),
         ]
     )
-    return hashlib.blake2b(text, digest_size=32, person=b"kvtier-root-v1").digest()
+    return hashlib.blake2b(text, digest_size=32, person=b"kvtier-root-v2").digest()
 
 
 def expected_chain(parent):
@@ -105,6 +114,8 @@ CHANGES = {
     "weights": NAMESPACE.weights + "x",
     "revision": "c0ffef",
     "adapter": "lora:2",
+    "rope": "base 500000",
+    "tokenizer": "u",
     "layout": "kvtier-v2",
     "salt": b"\x00tenan",
     "spec.layers": 3,

@@ -1,11 +1,11 @@
 """Who may import whom, and what stays importable without the heavy libraries.
 
 errors  spec  hashing  format  listing  metrics  config  answers    facts and formulas
-   policy   index   resting   room                   judgement: no I/O, no clock, no torch
-   rates    ground  reuse
+   policy   index   resting   books   room   intake  judgement: no I/O, no clock, no torch
+   rates    ground  reuse    health
    formats                                           a block in fewer bytes, and back
    placement      tiers                              decide | move: neither sees the other
-       core  streaming  transfer  reader  writer  store
+       core  neighbours  streaming  transfer  reader  writer  store
    opening  integrations  testing  doctor  __init__  edges
    commands  cli  __main__                           the command line
 """
@@ -25,9 +25,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: A part may import from its own layer and from those before it in this list.
 LAYERS = [
     {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers"},
-    {"policy", "index", "resting", "room", "formats", "rates", "ground", "reuse"},
+    {"policy", "index", "resting", "books", "room", "intake", "health", "formats", "rates", "ground", "reuse"},
     {"placement", "tiers"},
-    {"core", "streaming", "transfer", "reader", "writer", "store"},
+    {"core", "neighbours", "streaming", "transfer", "reader", "writer", "store"},
     {"opening", "integrations", "testing", "doctor", "__init__"},
     {"commands", "cli", "__main__"},
 ]
@@ -45,8 +45,8 @@ STRANGERS = [
 ]
 
 PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "policy.base", "policy.lru"]
-PURE += ["index", "resting", "room", "placement", "rates", "ground", "reuse"]
-JUDGEMENT = ["policy", "index", "resting", "room", "placement", "rates", "ground", "reuse"]
+PURE += ["index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
+JUDGEMENT = ["policy", "index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
 NO_CLOCK_NO_FILES = {"asyncio", "io", "os", "pathlib", "random", "socket", "tempfile", "threading", "time"}
 
 

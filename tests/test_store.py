@@ -480,7 +480,12 @@ def test_a_fresh_store_counts_nothing(store):
 def test_the_statistics_describe_each_tier(spread):
     stats = spread.stats()
 
-    assert stats["tiers"]["host"] == {"used_blocks": 2, "used_bytes": 2 * BLOCK, "capacity_bytes": 2 * BLOCK}
+    assert stats["tiers"]["host"] == {
+        "state": "ok",
+        "used_blocks": 2,
+        "used_bytes": 2 * BLOCK,
+        "capacity_bytes": 2 * BLOCK,
+    }
     assert stats["write_behind_bytes"] == BLOCK
 
 

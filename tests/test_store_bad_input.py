@@ -278,7 +278,7 @@ def test_a_directory_in_use_is_refused_and_goes_on(tmp_path):
     with make(tmp_path, disk=8) as store:
         saved(store, "ab")
 
-        refused(ConfigError, f"in use by process {os.getpid()}", tmp_path)
+        refused(ConfigError, rf"open in this process \(pid {os.getpid()}\) already", tmp_path)
         assert fetch(store, "ab").num_blocks == 2
 
 

@@ -49,17 +49,17 @@ def held(tier):
 
 def raw(path):
     """The environment by the back door; its tier must be closed."""
-    return lmdb.open(str(path), max_dbs=3)
+    return lmdb.open(str(path), max_dbs=10)
 
 
 def place_of(tier, key):
     """Offset of a block's record in the data file."""
-    with tier._env.reading() as txn:
-        return tier._slabs.place(unpack_entry(bytes(txn.get(key, db=tier._env.index))).slot)
+    with tier._volume.env.reading() as txn:
+        return tier._volume.slabs.place(unpack_entry(bytes(txn.get(key, db=tier._volume.env.index))).slot)
 
 
 def data_file(tier, mode="r+b"):
-    return (tier._env._path / "data.mdb").open(mode)
+    return tier._volume.env.data.open(mode)
 
 
 def raw_put(tier, key, record):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kvtier.commands.output import add_json, say, table, write_json
 from kvtier.commands.sizes import at_least_one, bars, human_bytes
-from kvtier.doctor.reports import Inspection, Prefix
+from kvtier.doctor.reports import Inspection, Prefix, Space
 
 HELP = "show what a store holds: namespaces, sizes, ages, depths, longest chains, top prefixes"
 
@@ -51,6 +51,7 @@ def _text(found: Inspection) -> str:
                     "blocks",
                     f"{found.blocks:,} of {found.block_tokens} tokens, {human_bytes(found.block_bytes)}{orphans}",
                 ),
+                ("room for", "unknown" if found.capacity_blocks is None else f"{found.capacity_blocks:,} blocks"),
                 ("accounted", human_bytes(found.payload_bytes)),
                 ("on disk", human_bytes(found.file_bytes)),
                 (
@@ -63,8 +64,8 @@ def _text(found: Inspection) -> str:
             ],
         ).lstrip("\n"),
         table(
-            ("namespace", "blocks", "payload", "prompts"),
-            [(s.root[:12], f"{s.blocks:,}", human_bytes(s.bytes), f"{s.prompts:,}") for s in found.spaces],
+            ("namespace", "blocks", "payload", "prompts", "of"),
+            [(s.root[:12], f"{s.blocks:,}", human_bytes(s.bytes), f"{s.prompts:,}", _of(s)) for s in found.spaces],
         ),
         "age\n" + bars([(bar.label, bar.blocks) for bar in found.ages]),
         "depth, in blocks before it\n" + bars([(bar.label, bar.blocks) for bar in found.depths]),
@@ -72,6 +73,15 @@ def _text(found: Inspection) -> str:
         "prefixes with most blocks below them\n" + _prefixes(found.top, "below", [f"{p.below:,}" for p in found.top]),
     ]
     return "\n\n".join(parts)
+
+
+def _of(space: Space) -> str:
+    """What is known of a namespace, in a few words."""
+    if space.about is None:
+        return "unknown"
+    about = {name: str(value) for name, value in space.about.items()}
+    parts = [about.get(name, "")[: _TEXT_CHARS // 2] for name in ("weights", "adapter", "layout", "dtype")]
+    return ", ".join([*filter(None, parts), *(["salted"] if about.get("salted") == "True" else [])])
 
 
 def _prefixes(prefixes: list[Prefix], head: str, sizes: list[str]) -> str:

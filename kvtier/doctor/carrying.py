@@ -17,7 +17,7 @@ import numpy as np
 from kvtier.doctor.bundle import BundleReader, BundleWriter, Manifest
 from kvtier.doctor.copying import Readers, Source, prove, wanted
 from kvtier.doctor.prefixes import Flags, Forest
-from kvtier.doctor.reading import DATA, Held, alone, read_sound
+from kvtier.doctor.reading import Held, alone, holds_data, note_namespaces, read_sound
 from kvtier.doctor.reports import Choice, Exported, Imported, Progress, quiet
 from kvtier.errors import ConfigError, KVTierError, SpecMismatchError
 from kvtier.format import Bytes, header_bytes
@@ -78,7 +78,7 @@ def _write(held: Held, rows: Rows, bundle: Path, roots: Iterable[BlockHash]) -> 
         raise SpecMismatchError(
             f"blocks of {block_tokens} tokens do not need records with {geometry.header} bytes of header"
         )
-    about = dict.fromkeys(roots)
+    about = {root: held.namespaces.get(root) for root in roots}
     manifest = Manifest(block_bytes=geometry.block_bytes, block_tokens=block_tokens, count=len(rows), namespaces=about)
     with BundleWriter(bundle, manifest) as writer, Source(held.data, geometry) as source:
         buffer = source.buffer()
@@ -126,7 +126,7 @@ def _walk(forest: Forest, root: BlockHash, prompt: Sequence[int]) -> list[int]:
     for depth in range(len(data) // step):
         parent = name_block(Label(parent, depth, data[depth * step : (depth + 1) * step]))
         row = listing.find(parent)
-        if row < 0 or not forest.whole[row]:
+        if row < 0:
             break
         rows.append(row)
     return rows
@@ -169,8 +169,8 @@ def import_bundle(
     Args:
         directory: The store's; made if absent. No other process has it open.
         bundle: Proven whole before anything is written.
-        capacity_bytes: Payload bytes the store may hold. None: as many as it has room for in its file, or,
-            if it is new, as many as the bundle has.
+        capacity_bytes: Payload bytes the store may hold. None: as many as it
+            was last opened for, or, if it is new, as many as the bundle has.
         new_namespaces: Also take blocks of namespaces that the store has no block of.
         progress: See ``kvtier.doctor.copying.Progress``; told of the proof, then of the writing.
 
@@ -187,8 +187,8 @@ def import_bundle(
         held = _store_for(directory, manifest)
         num_held = 0 if held is None else len(held.listing)
         if capacity_bytes is None:
-            places = manifest.count if held is None else max(held.num_slots, num_held)
-            capacity_bytes = places * manifest.block_bytes
+            books = None if held is None else held.books
+            capacity_bytes = (manifest.count if books is None else books.capacity_blocks) * manifest.block_bytes
         room = capacity_bytes // manifest.block_bytes - num_held
         take, fate = _sorted_out(labels, held, room, new_namespaces=new_namespaces)
         result = Imported(
@@ -212,6 +212,8 @@ def import_bundle(
             tier.flush()
         finally:
             tier.close()
+        with alone(directory):
+            note_namespaces(directory, manifest.namespaces)
     return result
 
 
@@ -224,7 +226,7 @@ def _store_for(directory: Path, manifest: Manifest) -> Held | None:
     Raises:
         SpecMismatchError: Its blocks have another size.
     """
-    if not (directory / DATA).exists():
+    if not holds_data(directory):
         return None
     with alone(directory):
         held = read_sound(directory)

@@ -18,11 +18,12 @@ import numpy as np
 
 from kvtier.doctor.copying import Readers, prove, wanted
 from kvtier.doctor.prefixes import Forest
-from kvtier.doctor.reading import DATA, REBUILT, SET_ASIDE, Held, allocated, alone, amend, read, structure
+from kvtier.doctor.reading import REBUILT, Held, allocated, alone, amend, holds_data, read, structure
 from kvtier.doctor.rebuilding import clear
 from kvtier.doctor.reports import Finding, Progress, Report, quiet
 from kvtier.doctor.salvage import salvage
 from kvtier.errors import TierUnavailableError
+from kvtier.tiers.directory import DAMAGED, DATA
 
 
 def check(directory: Path, *, repair: bool = False, threads: int | None = None, progress: Progress = quiet) -> Report:
@@ -44,7 +45,7 @@ def check(directory: Path, *, repair: bool = False, threads: int | None = None, 
     began = time.perf_counter()
     with alone(directory):
         _look_around(directory, report)
-        problems = structure(directory / DATA) if (directory / DATA).exists() else [f"there is no {DATA}"]
+        problems = structure(directory / DATA) if holds_data(directory) else [f"there is no {DATA}"]
         report.findings += [Finding("structure", problem) for problem in problems]
         held = None if problems else _read(directory, report)
         removable = [] if held is None else _examine(held, report, readers)
@@ -67,9 +68,9 @@ def _read(directory: Path, report: Report) -> Held | None:
 
 
 def _look_around(directory: Path, report: Report) -> None:
-    if (directory / SET_ASIDE).exists():
-        size = allocated(directory / SET_ASIDE)
-        report.findings.append(Finding("set aside", f"{SET_ASIDE}, {size} bytes; a repair brings back what is whole"))
+    if (directory / DAMAGED).exists():
+        size = allocated(directory / DAMAGED)
+        report.findings.append(Finding("set aside", f"{DAMAGED}, {size} bytes; a repair brings back what is whole"))
     if (directory / REBUILT).exists():
         report.findings.append(Finding("left over", f"{REBUILT}; a repair removes it"))
 
@@ -78,7 +79,7 @@ def _examine(held: Held, report: Report, readers: Readers) -> list[bytes]:
     """Compare books, entries and records; returns keys of what must leave the index."""
     listing, geometry = held.listing, held.geometry
     report.blocks, report.slots = len(listing), held.num_slots
-    report.accounted_bytes = (held.blocks or 0) * geometry.block_bytes
+    report.accounted_bytes = (held.books.blocks if held.books else 0) * geometry.block_bytes
     found = report.findings
     found += [
         Finding("slab", f"slab {n} is not where it should be, nor elsewhere in the file")
@@ -86,8 +87,9 @@ def _examine(held: Held, report: Report, readers: Readers) -> list[bytes]:
         if start is None
     ]
     entries = len(listing) + len(held.damaged)
-    if held.blocks != entries:
-        books = "cannot be read" if held.blocks is None else f"have {held.blocks} blocks"
+    blocks = None if held.books is None else held.books.blocks
+    if blocks != entries:
+        books = "cannot be read" if blocks is None else f"have {blocks} blocks"
         found.append(Finding("books", f"the books {books}, the index has {entries} entries"))
     found += [Finding("entry", "too short, or under a key that is no name", key.hex()) for key in held.damaged]
 
@@ -136,8 +138,8 @@ def _why(forest: Forest, bad: np.ndarray[Any, np.dtype[np.bool_]], row: int) -> 
 
 def _repair(directory: Path, held: Held | None, removable: list[bytes], report: Report, readers: Readers) -> None:
     clear(directory)
-    sound = held is not None and held.blocks is not None and None not in held.starts
-    if held is not None and sound and not (directory / SET_ASIDE).exists():
+    sound = held is not None and held.books is not None and None not in held.starts
+    if held is not None and sound and not (directory / DAMAGED).exists():
         report.kept_blocks = len(held.listing) + len(held.damaged) - len(removable)
         amend(directory, removable, report.kept_blocks)
         report.repaired = True

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from kvtier.doctor.copying import Readers, wanted
-from kvtier.doctor.reading import DATA, allocated, alone, read_sound
-from kvtier.doctor.rebuilding import Part, rebuild
+from kvtier.doctor.reading import allocated, alone, read_sound
+from kvtier.doctor.rebuilding import Known, Part, rebuild
 from kvtier.doctor.reports import Compacted, Progress, quiet
+from kvtier.tiers.directory import DATA
 
 
 def compact(directory: Path, *, threads: int | None = None, progress: Progress = quiet) -> Compacted:
@@ -30,7 +31,7 @@ def compact(directory: Path, *, threads: int | None = None, progress: Progress =
         before = allocated(directory / DATA)
         records = wanted(held, range(len(held.listing)))
         part = Part(held.data, records, lambda record, slot: held.entry(held.listing.find(record.key), slot))
-        done = rebuild(directory, held.geometry, [part], Readers.of(threads, progress))
+        done = rebuild(directory, held.geometry, [part], Known.of(held), Readers.of(threads, progress))
         after = allocated(directory / DATA)
     return Compacted(
         directory=str(directory),

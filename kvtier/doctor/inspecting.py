@@ -58,10 +58,12 @@ def inspect(directory: Path, *, num_top: int = 10, decode: Decode | None = None)
         orphans=len(listing) - len(whole),
         block_bytes=geometry.block_bytes,
         block_tokens=len(listing.label(0).tokens) // 4 if len(listing) else 0,
+        capacity_blocks=held.books.capacity_blocks if held.books is not None else None,
         payload_bytes=len(listing) * geometry.block_bytes,
         file_bytes=held.file_bytes,
         slots=held.num_slots,
         slots_used=len(np.unique(held.slots)),
+        slots_quarantined=held.num_quarantined,
         slot_bytes=geometry.layout.slot_bytes,
         spaces=[
             Space(
@@ -69,6 +71,7 @@ def inspect(directory: Path, *, num_top: int = 10, decode: Decode | None = None)
                 blocks=len(rows),
                 bytes=len(rows) * geometry.block_bytes,
                 prompts=int((children[rows] == 0).sum()),
+                about=held.namespaces.get(root),
             )
             for root, rows in describe.spaces.items()
         ],
@@ -133,12 +136,9 @@ def _largest(rows: NDArray[Any], sizes: NDArray[Any], count: int) -> list[int]:
 
 
 def _ages(held: Held) -> list[Bar]:
-    """How long blocks have been there: by the clock if entries have a time, else in commits since."""
+    """How long blocks have been there."""
     if not len(held.listing):
         return []
-    if "time" not in (held.heads.dtype.names or ()):
-        commits = held.heads["batch"].astype(np.int64)
-        return _by_powers(commits.max() - commits, "{} to {} commits ago", "{} commits ago")
     ages = time.time() - held.heads["time"].astype(np.float64)
     limits = [0.0, *(limit for limit, _ in _AGES), np.inf]
     labels = [*(f"under {name}" for _, name in _AGES), f"over {_AGES[-1][1]}"]

@@ -14,11 +14,10 @@ All that the doctor knows of how the disk tier lays out its file is here and in
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,19 +32,16 @@ from kvtier.errors import ConfigError, TierUnavailableError
 from kvtier.format import ENTRY_HEAD, FORMAT_VERSION, PAGE_BYTES, Bytes, whole_pages
 from kvtier.hashing import HASH_BYTES, BlockHash
 from kvtier.listing import Listing
+from kvtier.tiers.directory import DAMAGED, DATA, Directory
 from kvtier.tiers.entries import read_entries
+from kvtier.tiers.environment import DATABASES
+from kvtier.tiers.journal import BOOKS, Books
 from kvtier.tiers.layout import Layout
-
-DATA = "data.mdb"
-SET_ASIDE = "data.mdb.damaged"
-"""A damaged data file that is no longer used."""
+from kvtier.tiers.structure import structural_problem
 
 REBUILT = "kvtier.rebuilt"
 """Where a new data file is made before it takes the place of the old one."""
 
-_LOCK = "kvtier.lock"
-_DATABASES = (b"meta", b"index", b"places", b"slabs")
-_BOOKS = struct.Struct("<QQ")
 _SLAB_HEADER = struct.Struct("<4sI16s")
 _SLAB_MAGIC = b"KVTS"
 _LARGE_VALUE_AT = 16  # LMDB's page header before it
@@ -79,8 +75,14 @@ class Held:
 
     data: Path
     geometry: Geometry
-    blocks: int | None
-    """Blocks by the books; None if the books cannot be read."""
+    books: Books | None
+    """None if they cannot be read."""
+
+    namespaces: dict[bytes, dict[str, Any]]
+    """What is known of each, by its root."""
+
+    num_quarantined: int
+    """Slots that are not written any more."""
 
     listing: Listing
     slots: NDArray[np.uint32]
@@ -125,44 +127,42 @@ def allocated(file: Path) -> int:
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Hold a store's directory: while this lasts, no other process has it open.
+    """Hold a store's directory: while this lasts, no other process has it open or can open it.
 
     Raises:
         ConfigError: There is no store in it, or a process has it open; says which.
     """
     find(directory)
+    its = Directory("doctor", directory)
+    with its.opening():
+        its.enter()
+        free = its.exclusive()
     try:
-        lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as exc:
-        raise ConfigError(
-            f"{directory / _LOCK} cannot be opened: {exc.strerror}; run this as the store's user"
-        ) from exc
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise ConfigError(f"{directory} is in use by process {owner}; close that store first") from exc
-        os.truncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        if not free:
+            raise ConfigError(f"{directory} is in use by process {holder(directory)}; close that store first")
         yield
     finally:
-        os.close(lock)
+        its.leave()
 
 
 def holder(directory: Path) -> str | None:
-    """The process that has a store open; None if none has."""
+    """The processes that have a store open, by their numbers; None if none has, or that cannot be told."""
     try:
-        lock = os.open(directory / _LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        state = (directory / DATA).stat()
+        locks = Path("/proc/locks").read_text(encoding="ascii")
     except OSError:
-        return os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-    finally:
-        os.close(lock)
-    return None
+        return None
+    file = f"{os.major(state.st_dev):02x}:{os.minor(state.st_dev):02x}:{state.st_ino}"
+    lines = (line.split() for line in locks.splitlines())
+    found = {line[4] for line in lines if "FLOCK" in line and "->" not in line and line[5] == file}
+    return ", ".join(sorted(found, key=int)) or None
+
+
+@contextmanager
+def turn(directory: Path) -> Iterator[None]:
+    """While this lasts, nobody is between finding the data file and locking it, so it may be replaced."""
+    with Directory("doctor", directory).opening():
+        yield
 
 
 def find(directory: Path) -> None:
@@ -173,8 +173,14 @@ def find(directory: Path) -> None:
     """
     if not directory.is_dir():
         raise ConfigError(f"{directory} is not a directory; name the one that the store was opened with")
-    if not any((directory / name).is_file() for name in (DATA, SET_ASIDE)):
+    if not (holds_data(directory) or (directory / DAMAGED).is_file()):
         raise ConfigError(f"{directory} holds no store: there is no {DATA} in it")
+
+
+def holds_data(directory: Path) -> bool:
+    """Whether there is a data file, and something in it."""
+    data = directory / DATA
+    return data.is_file() and data.stat().st_size > 0
 
 
 def structure(data: Path) -> list[str]:
@@ -209,12 +215,14 @@ def read(directory: Path, *, shared: bool = False) -> Held:
     """
     data = directory / DATA
     with _opened(directory, readonly=True, lock=shared) as env:
-        meta, index, places, _ = _databases(env, data)
+        its = _databases(env, data)
         with env.begin() as txn:
-            geometry = _geometry(data, txn.get(b"format", db=meta, default=b""))
-            books = txn.get(b"books", db=meta, default=b"")
-            pairs = list(txn.cursor(index))
-            kept = list(txn.cursor(places))
+            geometry = _geometry(data, txn.get(b"format", db=its["meta"], default=b""))
+            books = txn.get(b"books", db=its["meta"], default=b"")
+            pairs = list(txn.cursor(its["index"]))
+            kept = list(txn.cursor(its["places"]))
+            namespaces = list(txn.cursor(its["namespaces"]))
+            num_quarantined = txn.stat(its["quarantine"])["entries"]
         last_page = int(env.info()["last_pgno"])
     found = read_entries(pairs, len(pairs))
     heads = b"".join(
@@ -223,7 +231,9 @@ def read(directory: Path, *, shared: bool = False) -> Held:
     return Held(
         data=data,
         geometry=geometry,
-        blocks=_BOOKS.unpack(books)[0] if len(books) == _BOOKS.size else None,
+        books=Books(*BOOKS.unpack(books)) if len(books) == BOOKS.size else None,
+        namespaces={bytes(root): about for root, value in namespaces if (about := _about(value))},
+        num_quarantined=num_quarantined,
         listing=found.listing,
         slots=found.slots,
         heads=np.frombuffer(heads, ENTRY_HEAD),
@@ -240,13 +250,27 @@ def read_sound(directory: Path) -> Held:
         TierUnavailableError: The structure is damaged, or as for ``read``.
     """
     data = directory / DATA
-    problems = structure(data) if data.exists() else ["it is not there"]
-    if problems:
-        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    problem = structural_problem(data) if holds_data(directory) else "it is not there"
+    if problem is not None:
         raise TierUnavailableError(
-            "doctor", f"{data} is damaged: {problems[0]}{more}; kvtier check --repair {directory} saves what is whole"
+            "doctor", f"{data} is damaged: {problem}; kvtier check --repair {directory} saves what is whole"
         )
     return read(directory)
+
+
+def note_namespaces(directory: Path, known: Mapping[BlockHash, Mapping[str, Any] | None]) -> None:
+    """Note what is known of namespaces, where nothing is noted yet.
+
+    Args:
+        directory: Held by the caller, see ``alone``; its structure proven.
+        known: By root.
+    """
+    with _opened(directory, readonly=False, lock=True) as env:
+        namespaces = env.open_db(b"namespaces", create=False)
+        with env.begin(write=True) as txn:
+            for root, about in known.items():
+                if about is not None:
+                    txn.put(root, json.dumps(about).encode(), db=namespaces, overwrite=False)
 
 
 def amend(directory: Path, remove: Sequence[bytes], blocks: int) -> None:
@@ -262,8 +286,8 @@ def amend(directory: Path, remove: Sequence[bytes], blocks: int) -> None:
         with env.begin(write=True) as txn:
             for key in remove:
                 txn.delete(key, db=index)
-            commit = _BOOKS.unpack(txn.get(b"books", db=meta))[1]
-            txn.put(b"books", _BOOKS.pack(blocks, commit + 1), db=meta)
+            books = Books(*BOOKS.unpack(txn.get(b"books", db=meta)))
+            txn.put(b"books", BOOKS.pack(*books._replace(blocks=blocks, commit=books.commit + 1)), db=meta)
         env.sync(True)
 
 
@@ -274,11 +298,12 @@ def _opened(directory: Path, *, readonly: bool, lock: bool) -> Iterator[Any]:
         env = lmdb.open(
             str(directory),
             map_size=data.stat().st_size,
-            max_dbs=8,
+            max_dbs=len(DATABASES),
             readonly=readonly,
             lock=lock,
             create=False,
             readahead=False,
+            mode=0o600,
         )
     except (lmdb.Error, OSError) as exc:
         raise TierUnavailableError("doctor", f"cannot open {data}: {exc}") from exc
@@ -290,34 +315,42 @@ def _opened(directory: Path, *, readonly: bool, lock: bool) -> Iterator[Any]:
         env.close()
 
 
-def _databases(env: Any, data: Path) -> list[Any]:
-    found = []
-    for name in _DATABASES:
+def _databases(env: Any, data: Path) -> dict[str, Any]:
+    found = {}
+    for name in DATABASES:
         with suppress(lmdb.NotFoundError):
-            found.append(env.open_db(name, create=False))
+            found[name] = env.open_db(name.encode(), create=False)
     if not found:
         raise ConfigError(f"{data} is an LMDB file that is not kvtier's")
-    if len(found) < len(_DATABASES):  # one name changed is damage; nobody else has the others
-        raise TierUnavailableError("doctor", f"{data}: {len(_DATABASES) - len(found)} of its databases are missing")
+    if "meta" in found:  # asked first, because a file of another format has other databases
+        with env.begin() as txn:
+            version = _about(txn.get(b"format", db=found["meta"], default=b"")).get("format", FORMAT_VERSION)
+        if version != FORMAT_VERSION:
+            raise ConfigError(f"{data} has format {version}, this kvtier reads {FORMAT_VERSION}")
+    if len(found) < len(DATABASES):  # one name changed is damage; nobody else has the others
+        raise TierUnavailableError("doctor", f"{data}: {len(DATABASES) - len(found)} of its databases are missing")
     return found
 
 
-def _geometry(data: Path, stored: bytes) -> Geometry:
+def _about(stored: bytes) -> dict[str, Any]:
+    """A JSON object; empty if it cannot be read."""
     try:
-        about = json.loads(stored)
-        version = int(about["format"])
-        sizes = [int(about[name]) for name in ("block_bytes", "slot_bytes", "slab_slots")]
-    except (ValueError, TypeError, KeyError) as exc:
-        raise TierUnavailableError(
-            "doctor", f"{data}: the record of its sizes cannot be read: {stored[:80]!r}"
-        ) from exc
-    if version != FORMAT_VERSION:
-        raise ConfigError(f"{data} has format {version}, this kvtier reads {FORMAT_VERSION}")
-    block_bytes, slot_bytes, slab_slots = sizes
-    geometry = Geometry(block_bytes, Layout(slot_bytes, slab_slots))
-    if min(sizes) < 1 or slot_bytes % PAGE_BYTES or geometry.header < PAGE_BYTES or slot_bytes > data.stat().st_size:
-        raise TierUnavailableError("doctor", f"{data}: sizes that make no sense: {about}")
-    return geometry
+        found = json.loads(stored)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _geometry(data: Path, stored: bytes) -> Geometry:
+    about = _about(stored)
+    sizes: list[Any] = [about.get(name) for name in ("format", "block_bytes", "slot_bytes", "slab_slots")]
+    if all(isinstance(size, int) and size > 0 for size in sizes):
+        _, block_bytes, slot_bytes, slab_slots = sizes
+        geometry = Geometry(block_bytes, Layout(slot_bytes, slab_slots))
+        fits = slot_bytes % PAGE_BYTES == 0 and slot_bytes <= data.stat().st_size
+        if fits and geometry.header >= PAGE_BYTES:
+            return geometry
+    raise TierUnavailableError("doctor", f"{data}: its sizes make no sense: {stored[:120]!r}")
 
 
 def _starts(data: Path, kept: Sequence[tuple[bytes, bytes]], last_page: int, layout: Layout) -> list[int | None]:

@@ -13,26 +13,42 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kvtier.doctor.copying import Readers, Wanted, prove
 from kvtier.doctor.prefixes import Forest
-from kvtier.doctor.reading import DATA, REBUILT, Geometry, sync_directory
+from kvtier.doctor.reading import REBUILT, Geometry, Held, sync_directory, turn
 from kvtier.errors import KVTierError, TierFullError
 from kvtier.format import Bytes
 from kvtier.hashing import BlockHash, Label
 from kvtier.listing import Listing
+from kvtier.tiers.directory import DATA
 from kvtier.tiers.environment import Environment, translated
+from kvtier.tiers.journal import BOOKS
 from kvtier.tiers.slabs import Slabs
 
 _ENTRIES_A_COMMIT = 16384
 _COMMIT_BYTES = 8  # an entry begins with the number of the commit that brought it
+
+
+class Known(NamedTuple):
+    """What a new file takes over besides blocks."""
+
+    capacity_blocks: int
+    namespaces: Mapping[bytes, dict[str, Any]]
+
+    @classmethod
+    def of(cls, held: Held | None) -> Known:
+        """From what can be read of the old file."""
+        if held is None:
+            return cls(0, {})
+        return cls(held.books.capacity_blocks if held.books is not None else 0, held.namespaces)
 
 
 class Builder:
@@ -42,10 +58,11 @@ class Builder:
         directory: Where it is made; absent so far.
         geometry: Sizes of the new data file.
         num_records: Records that will be added.
+        known: What else is known.
     """
 
-    def __init__(self, directory: Path, geometry: Geometry, num_records: int) -> None:
-        capacity_bytes = max(1, num_records) * geometry.block_bytes
+    def __init__(self, directory: Path, geometry: Geometry, num_records: int, known: Known) -> None:
+        capacity_bytes = max(1, num_records, known.capacity_blocks) * geometry.block_bytes
         self._env = Environment(
             "rebuilt",
             directory,
@@ -70,17 +87,23 @@ class Builder:
     def commit(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
         """Write the index; keys and entries as they are stored."""
         rest = iter(entries)
-        with self._env.writing(), translated("rebuilt"):
+        with self._env.writing():
             while batch := list(islice(rest, _ENTRIES_A_COMMIT)):
-                books = self._env.books
                 newest = max(int.from_bytes(entry[:_COMMIT_BYTES], "little") for _, entry in batch)
-                commit = max(books.commit, newest) + 1  # what is stored later must be younger than all of these
-                after = books._replace(blocks=books.blocks + len(batch), commit=commit)
-                with self._env.change(after) as txn:
-                    self._slabs.keep_places(txn)
+                with self._env.change() as commit:
+                    books = commit.before
+                    number = max(books.commit, newest) + 1  # what is stored later must be younger than all of these
+                    after = books._replace(blocks=books.blocks + len(batch), commit=number)
+                    commit.put(b"books", BOOKS.pack(*after), self._env.meta)
                     for key, entry in batch:
-                        txn.put(key, entry, db=self._env.index)
-                self._slabs.places_kept()
+                        commit.put(key, entry, self._env.index)
+
+    def note(self, namespaces: Mapping[bytes, dict[str, Any]]) -> None:
+        """Write what is known of namespaces, and where the slabs lie."""
+        for root, about in namespaces.items():
+            self._env.introduce(root, about)
+        with self._env.writing(), self._env.change() as commit:
+            self._slabs.keep_places(commit)
 
     def close(self) -> None:
         """Everything is on the medium when this returns."""
@@ -92,13 +115,14 @@ class Builder:
 
 
 @contextmanager
-def replacing(directory: Path, geometry: Geometry, num_records: int) -> Iterator[Builder]:
+def replacing(directory: Path, geometry: Geometry, num_records: int, known: Known) -> Iterator[Builder]:
     """A new data file for a directory; when the block ends without an exception it takes the place of the old one.
 
     Args:
         directory: The store's, held by the caller.
         geometry: Sizes of the new file.
         num_records: Records that will be written to it.
+        known: What else is known.
 
     Raises:
         TierFullError: The file system has no room for old and new at once.
@@ -111,13 +135,14 @@ def replacing(directory: Path, geometry: Geometry, num_records: int) -> Iterator
     if needed > free:
         raise TierFullError("doctor", f"a new file of {needed} bytes is needed beside the old one, {free} are free")
     try:
-        builder = Builder(place, geometry, num_records)
+        builder = Builder(place, geometry, num_records, known)
         try:
             yield builder
         finally:
             builder.close()
         sync_directory(place)
-        (place / DATA).rename(directory / DATA)
+        with turn(directory):
+            (place / DATA).rename(directory / DATA)
         sync_directory(directory)
     finally:
         clear(directory)
@@ -160,13 +185,14 @@ class Rebuilt(NamedTuple):
     """Records left out because the prefix before them is not held."""
 
 
-def rebuild(directory: Path, geometry: Geometry, parts: Sequence[Part], readers: Readers) -> Rebuilt:
+def rebuild(directory: Path, geometry: Geometry, parts: Sequence[Part], known: Known, readers: Readers) -> Rebuilt:
     """Make a new data file of some records, each proven while it is copied, and let it take the old one's place.
 
     Args:
         directory: The store's, held by the caller.
         geometry: Sizes of the parts' records and of the new file.
         parts: What is to be in it. Of that, what is whole and has its whole prefix before it will be.
+        known: What else is known of the store.
         readers: See ``kvtier.doctor.copying.Readers``.
 
     Raises:
@@ -176,7 +202,7 @@ def rebuild(directory: Path, geometry: Geometry, parts: Sequence[Part], readers:
     num_records = sum(len(part.records) for part in parts)
     total = num_records * geometry.record_bytes
     wrong: dict[bytes, str] = {}
-    with replacing(directory, geometry, num_records) as builder:
+    with replacing(directory, geometry, num_records, known) as builder:
         entries: dict[bytes, bytes] = {}
         labels: list[tuple[BlockHash, Label | None]] = []
         for part in parts:
@@ -195,5 +221,6 @@ def rebuild(directory: Path, geometry: Geometry, parts: Sequence[Part], readers:
         listing = Listing.of((key, label) for key, label in labels if label is not None)
         good = np.array([listing.name(row) not in wrong for row in range(len(listing))], np.bool_)
         whole = np.flatnonzero(Forest(listing, good).whole).tolist()
+        builder.note(known.namespaces)
         builder.commit((name, entries[name]) for name in map(listing.name, whole))
     return Rebuilt(len(whole), wrong, len(listing) - len(wrong) - len(whole))

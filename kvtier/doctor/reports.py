@@ -179,6 +179,9 @@ class Space:
     bytes: int
     """Payload."""
 
+    about: dict[str, Any] | None
+    """What the store knows of it: model, adapter, geometry."""
+
     prompts: int
     """Chains that end in it: blocks with nothing below."""
 
@@ -224,6 +227,9 @@ class Inspection:
 
     block_bytes: int
     block_tokens: int
+    capacity_blocks: int | None
+    """Blocks it may hold; None if the books cannot be read."""
+
     payload_bytes: int
     """Accounted: blocks times their payload."""
 
@@ -232,6 +238,9 @@ class Inspection:
 
     slots: int
     slots_used: int
+    slots_quarantined: int
+    """Not written any more, because bytes there did not verify."""
+
     slot_bytes: int
     spaces: list[Space]
     ages: list[Bar]

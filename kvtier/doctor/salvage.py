@@ -26,10 +26,11 @@ from typing import NamedTuple
 import numpy as np
 
 from kvtier.doctor.copying import Readers, Wanted, prove, wanted
-from kvtier.doctor.reading import DATA, SET_ASIDE, Geometry, Held, sync_directory
-from kvtier.doctor.rebuilding import Part, rebuild
+from kvtier.doctor.reading import Geometry, Held, sync_directory
+from kvtier.doctor.rebuilding import Known, Part, rebuild
 from kvtier.format import FORMAT_VERSION, MAGIC, PAGE_BYTES, Entry, header_bytes, pack_entry, whole_pages
 from kvtier.hashing import HASH_BYTES, BlockHash, Label
+from kvtier.tiers.directory import DAMAGED, DATA
 from kvtier.tiers.layout import layout_for
 
 _HEAD = struct.Struct(f"<4sHHQ{HASH_BYTES}s{HASH_BYTES}sIIQ")
@@ -77,7 +78,7 @@ def salvage(directory: Path, held: Held | None, readers: Readers) -> Salvaged | 
         TierFullError: The new file does not fit beside the old one; nothing has changed.
         TierUnavailableError: The disk refused; nothing has changed.
     """
-    files = [directory / name for name in (DATA, SET_ASIDE) if (directory / name).exists()]
+    files = [directory / name for name in (DATA, DAMAGED) if (directory / name).exists()]
     searched = [file for file in files if held is None or file != held.data or None in held.starts]
     candidates = {file: list(candidates_in(file)) for file in searched}
     geometry = common_geometry(candidates) if held is None else held.geometry
@@ -95,8 +96,9 @@ def salvage(directory: Path, held: Held | None, readers: Readers) -> Salvaged | 
         parts.append(Part(file, proven, _entry))
     if held is None and not seen:
         return None
-    done = rebuild(directory, geometry, parts, readers)
-    (directory / SET_ASIDE).unlink(missing_ok=True)
+    known = Known.of(held)
+    done = rebuild(directory, geometry, parts, known, readers)
+    (directory / DAMAGED).unlink(missing_ok=True)
     sync_directory(directory)
     return Salvaged(done.blocks, found, done.orphans)
 
@@ -174,4 +176,4 @@ def _label(candidate: Candidate, record: np.ndarray[tuple[int], np.dtype[np.uint
 def _entry(record: Wanted, slot: int) -> bytes:
     """The entry of a block whose age is not known: older than any other."""
     assert record.label is not None
-    return pack_entry(Entry(0, slot, record.label))
+    return pack_entry(Entry(0, slot, 0, record.label))

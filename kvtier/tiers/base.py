@@ -17,12 +17,13 @@ goes from the tier to its place there in one copy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
 from kvtier.errors import ConfigError, SpecMismatchError
-from kvtier.hashing import BlockHash, Label
+from kvtier.hashing import BlockHash, Label, Namespace
+from kvtier.listing import Listing
 
 
 @runtime_checkable
@@ -152,6 +153,63 @@ class LayeredTier(Tier, Protocol):
 
         Returns:
             As ``Tier.read``, which also says what is raised.
+        """
+        ...
+
+
+class Namespaced(NamedTuple):
+    """A namespace that has blocks in a tier."""
+
+    root: BlockHash
+    """The parent of its first blocks."""
+
+    record: dict[str, Any]
+    """See ``Namespace.record``."""
+
+
+class News(NamedTuple):
+    """What has become of a tier's blocks without this process's doing."""
+
+    added: Sequence[tuple[BlockHash, Label]]
+    """Blocks that others have brought."""
+
+    dropped: Sequence[BlockHash]
+    """Blocks that others have taken away."""
+
+    listing: Listing | None
+    """Everything held, where it is not known what has changed; the rest is empty then."""
+
+    room_blocks: int
+    """Blocks the tier can hold at present, its capacity at most."""
+
+
+@runtime_checkable
+class SharedTier(Tier, Protocol):
+    """A tier that changes by itself: other processes write to it, or its medium fails and comes back."""
+
+    @property
+    def shared(self) -> bool:
+        """Others had the tier open when this process opened it."""
+        ...
+
+    @property
+    def hindrance(self) -> str | None:
+        """What keeps the tier from doing all that it should; None if nothing does."""
+        ...
+
+    def news(self) -> News | None:
+        """What has changed since this was last asked, None if nothing has. Quick if nothing has.
+
+        Raises:
+            TierError: As ``Tier.read``.
+        """
+        ...
+
+    def introduce(self, namespace: Namespace) -> Sequence[Namespaced]:
+        """Note beside the blocks whose they are; returns the other namespaces that have blocks here.
+
+        Raises:
+            TierError: As ``Tier.read``.
         """
         ...
 

@@ -1,11 +1,12 @@
 """Blocks on NVMe, in one memory-mapped LMDB environment.
 
-Four databases share every transaction, so index and accounting cannot disagree:
+Several databases share every transaction, so index and accounting cannot disagree:
 
-    index    name -> entry         batch, slot and label: what a restart reads, without payloads
+    index    name -> entry         commit, slot, time and label: what a restart reads, without payloads
     slabs    number -> slots       where records lie; see ``kvtier.tiers.slabs``
     places   number -> offset      where in the file a slab lies
     meta     "format", "books"     what this environment is; how many blocks, and the last commit
+    journal  commit -> changes     what other processes follow; see ``kvtier.tiers.journal``
 
 A record is written to a free slot, directly to the medium, and its index entry is committed
 afterwards. The sync of that commit covers the record as well, since both lie in one file, and
@@ -15,43 +16,37 @@ last committed state; several blocks share a commit to pay for the sync.
 Records in the page cache are read through the map, where a copy runs at memory speed. Others are
 read directly, as one queue of small requests (``kvtier.tiers.requests``). Every record is
 verified before it is copied out.
+
+A file that is cut, removed or damaged under the open tier would end the process through the map. So the
+file is looked at before every call. What is found wrong makes the tier unavailable, and the next call
+opens the directory anew, as a restart would (``_mend``).
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from kvtier.errors import ConfigError, CorruptBlockError, TierError, TierFullError, TierUnavailableError
-from kvtier.format import (
-    Entry,
-    check_label,
-    header_bytes,
-    pack_entry,
-    record_bytes,
-    seal,
-    whole_pages,
-)
-from kvtier.hashing import BlockHash, Label
+from kvtier.errors import ConfigError, CorruptBlockError, TierClosedError, TierError, TierUnavailableError
+from kvtier.format import check_label, header_bytes
+from kvtier.hashing import BlockHash, Label, Namespace
 from kvtier.listing import Listing
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
-from kvtier.tiers.base import Arrived, check_blocks, check_layers
+from kvtier.tiers.base import Arrived, Namespaced, News, check_blocks, check_layers
 from kvtier.tiers.copying import Striper
-from kvtier.tiers.entries import Entries, read_entries, slot_of
-from kvtier.tiers.environment import Books, Environment, translated
 from kvtier.tiers.gpu_direct import GpuDirect, open_gpu_direct
 from kvtier.tiers.layered import LayeredRead, Source, end_of, piece_bytes, whole_page_layers
-from kvtier.tiers.layout import layout_for
-from kvtier.tiers.records import WARM_LANES, Records
+from kvtier.tiers.records import WARM_LANES
 from kvtier.tiers.requests import Buffers
-from kvtier.tiers.slabs import Slabs, whole_pages_of
-from kvtier.tiers.slots import Slots
+from kvtier.tiers.volume import Sizes, Volume
 
 log = logging.getLogger("kvtier")
 
@@ -63,7 +58,7 @@ class LMDBTier:
 
     Args:
         name: Labels errors and metrics.
-        path: The directory, made if absent. One process at a time.
+        path: The directory, made if absent. Several processes of one host may have it open, with equal sizes.
         capacity_bytes: Payload bytes to hold; rounded down to whole blocks.
         block_bytes: Payload bytes of one block.
         block_tokens: Tokens of one block; sizes the record's header.
@@ -105,49 +100,55 @@ class LMDBTier:
         self.block_bytes = block_bytes
         self.capacity_bytes = capacity_bytes // block_bytes * block_bytes
         self._header = header_bytes(block_tokens)
-        self._min_free_bytes = min_free_bytes
-        record = record_bytes(block_bytes, block_tokens)
-        self._env = Environment(
-            name,
-            Path(path),
-            capacity_bytes=capacity_bytes,
-            block_bytes=block_bytes,
-            layout=layout_for(capacity_bytes // block_bytes, whole_pages(record)),
-        )
-        try:
-            self._slabs = Slabs(
-                self._env, self._env.layout, record, readers=threads + 1, keep_cached=page_cache == "keep"
-            )
-            self._slots = Slots()
-            self._opening: Listing | None = self._take_stock()
-            """What ``scan`` would find, as it was read at opening; until it is asked for or changes."""
-        except BaseException:
-            self._env.close()
-            raise
+        self._pid = os.getpid()
         self._striper = Striper(name, threads)
         self._pieces: dict[int, Buffers] = {}
         """Buffers for reads by layers, by their length."""
-        self._records = Records(self._slabs, self._striper, header=self._header, block_bytes=block_bytes)
-        hindrance = "gpu_direct is 'off'" if gpu_direct == "off" else None
-        if hindrance is None and not self._slabs.direct:
-            hindrance = "records go through the page cache; it takes page_cache='bypass' and O_DIRECT"
-        self._gpu: GpuDirect | None = open_gpu_direct(name, self._env.data, self._records, hindrance)
+        sizes = Sizes(capacity_bytes, block_bytes, block_tokens, min_free_bytes)
+        self._open_volume = partial(Volume, name, Path(path), sizes, self._striper, keep_cached=page_cache == "keep")
+        self._wants_gpu = gpu_direct == "auto"
+        self._closed = False
+        self._mending = threading.Lock()
+        self._broken: str | None = None
+        """Why the volume must be opened anew before it can be used."""
+        self._known: list[Namespace] = []
+        self._told = _Told()
+        try:
+            self._volume = self._open_volume()
+        except BaseException:
+            self._striper.close()
+            raise
+        self._gpu = self._open_gpu()
+        self._told.commit, self._told.last_commit = self._volume.seen, self._volume.env.last_commit
+        self._told.room_blocks = self._volume.room_blocks
 
     @property
     def used_bytes(self) -> int:
-        """See ``Tier.used_bytes``."""
-        return self._env.books.blocks * self.block_bytes
+        """See ``Tier.used_bytes``: of all processes together."""
+        with suppress(TierError), self._at_work() as volume:
+            self._told.used_blocks = volume.env.books.blocks
+        return self._told.used_blocks * self.block_bytes
 
     @property
     def file_bytes(self) -> int:
         """Bytes the file system has allocated for the environment."""
-        return self._env.file_bytes
+        return self._volume.env.file_bytes
+
+    @property
+    def shared(self) -> bool:
+        """See ``SharedTier.shared``."""
+        return not self._volume.env.alone
+
+    @property
+    def hindrance(self) -> str | None:
+        """See ``SharedTier.hindrance``."""
+        return self._broken or self._volume.hindrance
 
     def contains(self, keys: Sequence[BlockHash]) -> int:
         """See ``Tier.contains``."""
-        with self._env.reading() as txn:
+        with self._at_work() as volume, volume.env.reading() as txn:
             for i, key in enumerate(keys):
-                if txn.get(key, db=self._env.index) is None:
+                if txn.get(key, db=volume.env.index) is None:
                     return i
         return len(keys)
 
@@ -155,13 +156,12 @@ class LMDBTier:
         self, keys: Sequence[BlockHash], out: Sequence[torch.Tensor], labels: Sequence[Label] | None = None
     ) -> int:
         """See ``Tier.read``."""
-        self._env.check_open()
         check_blocks(self.name, self.block_bytes, keys, out, labels)
-        with self._env.held_open(), self._slots.reading():
-            places, damaged = self._places(keys)
-            source = self._gpu if self._gpu is not None and self._gpu.takes(out) else self._records
+        with self._at_work() as volume, volume.env.reading() as txn:
+            places, damaged = volume.places(txn, keys)
+            source = self._gpu if self._gpu is not None and self._gpu.takes(out) else volume.records
             ends = source.read(places, keys, out, labels)
-        return end_of({len(places): damaged, **ends})
+        return self._end(volume, {len(places): damaged, **ends})
 
     def reaches(self, out: Sequence[torch.Tensor]) -> bool:
         """See ``DirectTier.reaches``."""
@@ -176,17 +176,16 @@ class LMDBTier:
         arrived: Arrived,
     ) -> int:
         """See ``LayeredTier.read_parts``. Layers that are not whole pages arrive all at once."""
-        self._env.check_open()
         check_blocks(self.name, self.block_bytes, keys, out, labels)
         check_layers(self.name, keys, out, parts)
-        with self._env.held_open(), self._slots.reading():
-            places, damaged = self._places(keys)
+        with self._at_work() as volume, volume.env.reading() as txn:
+            places, damaged = volume.places(txn, keys)
             if len(places) < len(keys) or not whole_page_layers(self.block_bytes, parts):
                 count = self.read(keys, out, labels)
                 for number in range(len(parts) if count == len(keys) else 0):
                     arrived(number, None)
                 return count
-            source = Source(self._slabs.file, places, [self._slabs.view(place) for place in places])
+            source = Source(volume.slabs.file, places, [volume.slabs.view(place) for place in places])
             span = piece_bytes(self._header, self.block_bytes, parts)
             if span not in self._pieces:
                 self._pieces[span] = Buffers(span, self._striper.threads + 1)
@@ -195,170 +194,145 @@ class LMDBTier:
                 source, keys, out, labels, header=self._header, parts=parts, arrived=arrived, buffers=pieces
             )
             self._striper.run(batch.num_turns, batch.work, self._striper.threads if source.on_disk else WARM_LANES)
-        return end_of({len(places): damaged, **batch.ends})
+        return self._end(volume, {len(places): damaged, **batch.ends})
 
     def write(self, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor], labels: Sequence[Label]) -> None:
         """See ``Tier.write``."""
-        self._env.check_open()
         check_blocks(self.name, self.block_bytes, keys, blocks, labels)
         for key, label in zip(keys, labels, strict=True):
             check_label(key, label, header=self._header)
-        with self._env.writing():
-            news = self._absent(keys)
-            self._check_room(len(news))
-            slots = self._claim(len(news))
-            with self._returned_unless_committed(slots), translated(self.name):
-                self._fill(slots, [(keys[i], blocks[i], labels[i]) for i in news])
-                self._commit({keys[i]: (slot, labels[i]) for slot, i in zip(slots, news, strict=True)})
+        with self._at_work() as volume:
+            volume.write(keys, blocks, labels)
 
     def delete(self, keys: Sequence[BlockHash]) -> int:
         """See ``Tier.delete``."""
-        self._env.check_open()
-        with self._env.writing():
-            return self._remove(keys)
+        with self._at_work() as volume:
+            try:
+                return volume.remove(keys)
+            except TierError:
+                self._told.everything = False  # what should be gone is still there
+                raise
 
     def scan(self) -> Listing:
         """See ``Tier.scan``. Reads the index only, never a payload, and the first time not even that."""
-        self._env.check_open()
-        listing, self._opening = self._opening, None
-        return self._read_index().listing if listing is None else listing
+        with self._at_work() as volume:
+            return volume.listing()
+
+    def news(self) -> News | None:
+        """See ``SharedTier.news``."""
+        told = self._told
+        with self._at_work() as volume, told.lock:
+            room, last = volume.room_blocks, volume.env.last_commit
+            if told.everything and (room, last) == (told.room_blocks, told.last_commit):
+                return None
+            found = None
+            if told.everything:
+                told.commit, found = volume.followed(told.commit)
+            listing = None
+            if found is None:
+                told.commit, listing = volume.env.books.commit, volume.listing()
+            told.everything, told.room_blocks, told.last_commit = True, room, last
+        if found is None:
+            return News((), (), listing, room)
+        return News(found.added, found.dropped, None, room)
+
+    def introduce(self, namespace: Namespace) -> list[Namespaced]:
+        """See ``SharedTier.introduce``."""
+        if namespace not in self._known:
+            self._known.append(namespace)
+        with self._at_work() as volume:
+            found = volume.env.introduce(namespace.root, namespace.record())
+        return [Namespaced(BlockHash(root), record) for root, record in found.items() if root != namespace.root]
 
     def flush(self) -> None:
         """See ``Tier.flush``."""
-        with self._env.writing():
-            if self._slabs.has_unkept_places:
-                books = self._env.books
-                self._change(Books(books.blocks, books.commit + 1), lambda _: None)
-        self._env.sync()
+        with self._at_work() as volume:
+            volume.keep_places()
+            volume.env.sync()
 
     def close(self) -> None:
         """See ``Tier.close``. Waits for readers; in a forked child it does nothing."""
-        self._env.close()
-        if self._gpu is not None:
-            self._gpu.close()
-        self._striper.close()
-        self._slabs.close()
-
-    def _places(self, keys: Sequence[BlockHash]) -> tuple[list[int], CorruptBlockError | None]:
-        """Where each record lies, as far as the run is held, and what ends it if that is damage."""
-        places: list[int] = []
-        with self._env.reading() as txn:
-            for key in keys:
-                stored = txn.get(key, db=self._env.index)
-                if stored is None:
-                    break
-                slot = slot_of(stored)
-                place = None if slot is None else self._slabs.place(slot)
-                if place is None:
-                    return places, CorruptBlockError(key, "its place in the file is lost")
-                places.append(place)
-        return places, None
-
-    def _take_stock(self) -> Listing:
-        """Read the index: slots that no entry names are free, entries that cannot be read are removed."""
-        found = self._read_index()
-        self._slots.add(self._slabs.unused(found.slots))
-        if found.damaged:
-            log.warning("%s: %d index entries are damaged; their blocks are lost", self.name, len(found.damaged))
-            with suppress(TierError), self._env.writing():  # a disk that refuses can still be read
-                self._remove([BlockHash(key) for key in found.damaged])
-        return found.listing
-
-    def _read_index(self) -> Entries:
-        with self._env.reading(buffers=False) as txn:
-            return read_entries(txn.cursor(self._env.index), txn.stat(self._env.index)["entries"])
-
-    def _claim(self, count: int) -> list[int]:
-        """Slots to write, in new slabs if there are too few."""
-        while self._slots.spare < count:
-            with translated(self.name):
-                self._slots.add(self._slabs.grow())
-        return self._slots.take(count)
+        if os.getpid() != self._pid:
+            return  # before any lock: in a forked child one may be held by a thread left behind
+        with self._mending:
+            self._closed = True
+            self._close_volume()
+            self._striper.close()
 
     @contextmanager
-    def _returned_unless_committed(self, slots: Sequence[int]) -> Iterator[None]:
-        """Slots are free again if what is done with them fails, and surely left no commit.
+    def _at_work(self) -> Iterator[Volume]:
+        """The open volume, if it can be used; a file that was removed, cut or damaged is opened anew first.
 
-        Where that is not sure they are used by nobody until the environment is opened again.
+        Raises:
+            TierClosedError: The tier is closed, or this is a forked child.
+            TierUnavailableError: The file cannot be used.
         """
-        before = self._env.last_commit
+        if self._closed:
+            raise TierClosedError(self.name, "used after close()")
+        if os.getpid() != self._pid:
+            raise TierClosedError(self.name, "used in a forked process; open a store of its own there")
+        if self._broken is not None:
+            self._mend()
+        volume = self._volume
         try:
-            yield
-        except BaseException:
-            if self._env.last_commit == before:
-                self._slots.add(slots)
-            raise
+            with volume.env.held_open():
+                problem = volume.trouble()
+            if problem is not None:
+                log.error("%s: %s; it is opened anew with the next call", self.name, problem)
+                self._broken = problem
+                raise TierUnavailableError(self.name, problem)
+            yield volume
+        except TierClosedError as exc:
+            if self._closed:
+                raise
+            raise TierUnavailableError(self.name, "the file is being opened anew") from exc
 
-    def _fill(self, slots: Sequence[int], news: Sequence[tuple[BlockHash, torch.Tensor, Label]]) -> None:
-        """Write records to slots; returns when the medium has them, durable with the next commit."""
+    def _mend(self) -> None:
+        """Open the directory anew, as a restart would."""
+        with self._mending:
+            if self._broken is None or self._closed:
+                return
+            self._close_volume()
+            try:
+                self._volume = self._open_volume()
+                self._gpu = self._open_gpu()
+                for namespace in self._known:
+                    self._volume.env.introduce(namespace.root, namespace.record())
+            except (ConfigError, TierError) as exc:
+                raise TierUnavailableError(self.name, f"{self._broken}; opening it anew failed: {exc}") from exc
+            self._told.everything = False
+            log.warning("%s: opened anew after: %s", self.name, self._broken)
+            self._broken = None
 
-        def work(turns: Iterable[int]) -> None:
-            for turn in turns:
-                key, block, label = news[turn]
-                buffer = self._slabs.buffers.take()
-                try:
-                    header, payload = buffer[: self._header], whole_pages_of(block, buffer[self._header :])
-                    seal(header, payload[: self.block_bytes], key, label)
-                    self._slabs.write(slots[turn], [header, payload])
-                finally:
-                    self._slabs.buffers.give_back(buffer)
+    def _close_volume(self) -> None:
+        self._volume.env.close()
+        if self._gpu is not None:
+            self._gpu.close()
+            self._gpu = None
+        self._volume.slabs.close()
 
-        self._striper.run(len(news), work, self._striper.threads)
+    def _open_gpu(self) -> GpuDirect | None:
+        hindrance = None if self._wants_gpu else "gpu_direct is 'off'"
+        if hindrance is None and not self._volume.slabs.direct:
+            hindrance = "records go through the page cache; it takes page_cache='bypass' and O_DIRECT"
+        return open_gpu_direct(self.name, self._volume.env.data, self._volume.records, hindrance)
 
-    def _change(self, after: Books, work: Callable[[Any], None]) -> None:
-        """One transaction: some work, and the places of new slabs."""
-        self._opening = None
-        with translated(self.name), self._env.change(after) as txn:
-            self._slabs.keep_places(txn)
-            work(txn)
-        self._slabs.places_kept()
+    def _end(self, volume: Volume, ends: dict[int, CorruptBlockError | None]) -> int:
+        """Where a run ends, as ``Tier.read`` says; what did not verify is kept in mind."""
+        for error in ends.values():
+            if error is not None:
+                volume.suspect(BlockHash(error.key), error.reason)
+        return end_of(ends)
 
-    def _absent(self, keys: Sequence[BlockHash]) -> list[int]:
-        """Positions of the names that are not held, each name once."""
-        with self._env.reading() as txn:
-            first = {key: i for i, key in reversed(list(enumerate(keys)))}
-            return sorted(i for key, i in first.items() if txn.get(key, db=self._env.index) is None)
 
-    def _check_room(self, num_new: int) -> None:
-        capacity, used = self.capacity_bytes // self.block_bytes, self._env.books.blocks
-        if used + num_new > capacity:
-            raise TierFullError(
-                self.name, f"{num_new} blocks do not fit: {capacity - used} of {capacity} places are free"
-            )
-        missing = max(0, num_new - self._slots.spare)
-        growth = -(-missing // self._env.layout.slab_slots) * self._env.layout.slab_bytes
-        free = self._env.free_bytes
-        if growth > 0 and free - growth < self._min_free_bytes:
-            raise TierUnavailableError(
-                self.name,
-                f"the disk has {free} bytes left and {self._min_free_bytes} must stay free; nothing was written",
-            )
+class _Told:
+    """How far the store has been told of what happened to the tier."""
 
-    def _commit(self, news: dict[BlockHash, tuple[int, Label]]) -> None:
-        books = self._env.books
-        after = Books(books.blocks + len(news), books.commit + 1)
-
-        def work(txn: Any) -> None:
-            for key, (slot, label) in news.items():
-                txn.put(key, pack_entry(Entry(after.commit, slot, label)), db=self._env.index)
-
-        if news:
-            self._change(after, work)
-
-    def _remove(self, keys: Sequence[BlockHash]) -> int:
-        with self._env.reading() as txn:
-            found = {key: txn.get(key, db=self._env.index) for key in keys}
-            slots = {key: slot_of(entry) for key, entry in found.items() if entry is not None}
-        if slots:
-            books = self._env.books
-            after = Books(books.blocks - len(slots), books.commit + 1)
-
-            def work(txn: Any) -> None:
-                for key in slots:
-                    txn.delete(key, db=self._env.index)
-
-            self._change(after, work)
-            self._slots.leave(
-                slot for slot in slots.values() if slot is not None and self._slabs.place(slot) is not None
-            )
-        return len(slots)
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.everything = True
+        """Nothing has happened that only a look at the whole index could tell."""
+        self.commit = 0
+        self.last_commit = -1
+        self.room_blocks = 0
+        self.used_blocks = 0

@@ -25,8 +25,8 @@ import torch
 
 from kvtier.errors import BlockRefusedError, CorruptBlockError, SpecMismatchError, TierClosedError
 from kvtier.formats.base import Codec
-from kvtier.hashing import BlockHash, Label
-from kvtier.tiers.base import Tier, check_blocks
+from kvtier.hashing import BlockHash, Label, Namespace
+from kvtier.tiers.base import Namespaced, News, SharedTier, Tier, check_blocks
 from kvtier.tiers.copying import Striper
 from kvtier.tiers.pages import page_aligned
 
@@ -119,6 +119,24 @@ class EncodedTier:
     def scan(self) -> Iterable[tuple[BlockHash, Label]]:
         """See ``Tier.scan``."""
         return self.inner.scan()
+
+    @property
+    def shared(self) -> bool:
+        """See ``SharedTier.shared``."""
+        return isinstance(self.inner, SharedTier) and self.inner.shared
+
+    @property
+    def hindrance(self) -> str | None:
+        """See ``SharedTier.hindrance``."""
+        return self.inner.hindrance if isinstance(self.inner, SharedTier) else None
+
+    def news(self) -> News | None:
+        """See ``SharedTier.news``."""
+        return self.inner.news() if isinstance(self.inner, SharedTier) else None
+
+    def introduce(self, namespace: Namespace) -> Sequence[Namespaced]:
+        """See ``SharedTier.introduce``."""
+        return self.inner.introduce(namespace) if isinstance(self.inner, SharedTier) else ()
 
     def flush(self) -> None:
         """See ``Tier.flush``."""

@@ -34,6 +34,9 @@ class Entries:
     slots: NDArray[np.uint32]
     """Where the record of each row lies."""
 
+    times: NDArray[np.uint32]
+    """When each row came, in seconds since 1970."""
+
     damaged: list[bytes]
     """Keys of entries that cannot be read."""
 
@@ -47,7 +50,7 @@ def read_entries(pairs: Iterable[tuple[bytes, bytes]], count: int) -> Entries:
     """
     names, parents = np.empty((2, count), _NAME)
     batches, slots, depths = np.empty(count, np.uint64), np.empty(count, np.uint32), np.empty(count, np.uint32)
-    ends = np.empty(count, np.int64)
+    ends, times = np.empty(count, np.int64), np.empty(count, np.uint32)
     tokens, damaged = bytearray(), list[bytes]()
     flat, end = chain.from_iterable(pairs), 0
     while run := list(islice(flat, 2 * _RUN)):
@@ -56,6 +59,7 @@ def read_entries(pairs: Iterable[tuple[bytes, bytes]], count: int) -> Entries:
         names[begin:end], parents[begin:end] = cut.names, cut.heads["parent"]
         batches[begin:end], slots[begin:end] = cut.heads["batch"], cut.heads["slot"]
         depths[begin:end], ends[begin:end] = cut.heads["depth"], cut.sizes
+        times[begin:end] = cut.heads["time"]
         tokens += cut.tokens
     np.cumsum(ends[:end], out=ends[:end])
     listing = Listing(
@@ -67,7 +71,7 @@ def read_entries(pairs: Iterable[tuple[bytes, bytes]], count: int) -> Entries:
         order=_oldest_first(batches[:end], depths[:end]),
         damaged=len(damaged),
     )
-    return Entries(listing, slots[:end], damaged)
+    return Entries(listing, slots[:end], times[:end], damaged)
 
 
 class _Cut(NamedTuple):

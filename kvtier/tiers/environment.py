@@ -1,41 +1,46 @@
 """The LMDB environment behind the disk tier: opening it safely, and what it says about itself.
 
-A directory belongs to one process at a time. A lock file, locked with flock, names the holder;
-the kernel releases it when the holder dies, however it dies. Nothing is changed in a directory
-that is not kvtier's, that a newer release wrote, or that is in use: those are refused by name.
+Several processes of one host may have a directory open. LMDB lets one of them write at a time, and
+its lock is given back when its holder dies. Who opens a directory that nobody else has open
+first proves, byte by byte and without LMDB, that the file's structure is sound: LMDB trusts its pages and
+would end the process over a damaged one. A file that does not pass is set aside and the store
+starts afresh. Nothing is changed in a directory that is not kvtier's or that a newer release wrote: those are
+refused by name (``kvtier.tiers.directory``).
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
+import logging
 import os
-import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import lmdb
 
-from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierFullError, TierUnavailableError
-from kvtier.format import FORMAT_VERSION, PAGE_BYTES
+from kvtier.errors import (
+    ConfigError,
+    KVTierError,
+    SpecMismatchError,
+    TierClosedError,
+    TierError,
+    TierFullError,
+    TierUnavailableError,
+)
+from kvtier.format import FORMAT_VERSION, WRITER_BYTES
+from kvtier.tiers.directory import Directory
+from kvtier.tiers.journal import BOOKS, Books, Commit
 from kvtier.tiers.layout import Layout
+from kvtier.tiers.structure import structural_problem
 
-_DATA, _LOCK = "data.mdb", "kvtier.lock"
-_OURS = {_DATA, "lock.mdb", _LOCK}
-_BOOKS = struct.Struct("<QQ")
+log = logging.getLogger("kvtier")
 
-
-class Books(NamedTuple):
-    """The accounting that is written in the same transaction as the blocks."""
-
-    blocks: int
-    """Blocks held."""
-
-    commit: int
-    """Number of the last commit."""
+DATABASES = ("index", "slabs", "places", "meta", "namespaces", "journal", "pins", "quarantine")
+_READERS = 1024
+_NO_READER = 1 << 63
 
 
 @contextmanager
@@ -43,6 +48,8 @@ def translated(name: str) -> Iterator[None]:
     """Raise kvtier's errors in place of LMDB's; the only place that knows both."""
     try:
         yield
+    except KVTierError:
+        raise
     except lmdb.MapFullError as exc:
         raise TierFullError(name, "the LMDB map is full: no run of free pages is long enough") from exc
     except (lmdb.Error, OSError) as exc:
@@ -60,41 +67,49 @@ class Environment:
         layout: How a new environment's data file is cut up; an old one keeps its own.
 
     Raises:
-        ConfigError: Too small for one block, not a directory, not writable, not kvtier's, written
-            by a newer release, or in use.
+        ConfigError: Too small for one block, a directory that cannot be used (``kvtier.tiers.directory``), written
+            by a newer release, or open elsewhere with another capacity.
         SpecMismatchError: It holds blocks of another size.
-        TierUnavailableError: LMDB cannot open it, or its file is cut short.
+        TierUnavailableError: LMDB cannot open it.
     """
+
+    index: Any
+    slabs: Any
+    places: Any
+    meta: Any
+    namespaces: Any
+    journal: Any
+    pins: Any
+    quarantine: Any
+    layout: Layout
 
     def __init__(self, name: str, path: Path, *, capacity_bytes: int, block_bytes: int, layout: Layout) -> None:
         if capacity_bytes < block_bytes:
             raise ConfigError(f"{name}: {capacity_bytes} bytes hold no block of {block_bytes} bytes; give it more or 0")
         self.name = name
-        self._path = path.expanduser()
+        self.writer = os.urandom(WRITER_BYTES)
+        """Signs this opening's commits in the journal."""
+        self.capacity_blocks = capacity_bytes // block_bytes
         self._pid = os.getpid()
         self._closed = False
-        self._writer = threading.Lock()
+        self._writer = threading.RLock()
         self._readers = 0
         self._state = threading.Condition()
         """Guards ``_closed`` and ``_readers``."""
-        _claim_directory(name, self._path)
-        self._holder = _lock_directory(name, self._path)
-        try:
-            self._env = self._open(_map_bytes(capacity_bytes // block_bytes, layout))
+        self.directory = Directory(name, path)
+        with self.directory.opening():
+            self.alone = self.directory.enter()
+            """Nobody else had the directory open when this one opened it."""
             try:
-                self._open_databases(block_bytes, layout)
-                self._stretch()
+                self._open(block_bytes, layout)
             except BaseException:
-                self._env.close()
+                self.directory.leave()
                 raise
-        except BaseException:
-            _unlock_directory(self._holder)
-            raise
 
     @property
     def data(self) -> Path:
         """The data file."""
-        return self._path / _DATA
+        return self.directory.data
 
     @property
     def last_page(self) -> int:
@@ -107,15 +122,42 @@ class Environment:
         return int(self._env.info()["last_txnid"])
 
     @property
+    def map_bytes(self) -> int:
+        """Length of the memory map, and of the data file."""
+        return int(self._env.info()["map_size"])
+
+    @property
     def file_bytes(self) -> int:
         """Bytes the file system has allocated for the data file."""
-        return (self._path / _DATA).stat().st_blocks * 512
+        return self.directory.state().st_blocks * 512
 
     @property
     def free_bytes(self) -> int:
         """Bytes left on the file system for this user."""
-        stat = os.statvfs(self._path)
+        with translated(self.name):
+            stat = os.statvfs(self.directory.path)
         return stat.f_bavail * stat.f_frsize
+
+    @property
+    def books(self) -> Books:
+        """What all processes together have committed last."""
+        with self.reading(buffers=False) as txn:
+            return self.books_in(txn)
+
+    def books_in(self, txn: Any) -> Books:
+        """The books as a transaction sees them."""
+        return Books(*BOOKS.unpack(txn.get(b"books", db=self.meta)))
+
+    def oldest_reader(self) -> int:
+        """LMDB's number of the oldest snapshot that any process reads; a large number if none does."""
+        lines = self._env.readers().splitlines()[1:]
+        snapshots = (line.split()[2] for line in lines)
+        return min((int(snapshot) for snapshot in snapshots if snapshot != "-"), default=_NO_READER)
+
+    def forget_dead_readers(self) -> int:
+        """Give the snapshots of dead processes back; returns how many there were."""
+        with translated(self.name):
+            return int(self._env.reader_check())
 
     def check_open(self) -> None:
         """Refuse use after close, and in a forked child, whose copy of the map LMDB cannot protect."""
@@ -126,7 +168,7 @@ class Environment:
 
     @contextmanager
     def reading(self, *, buffers: bool = True) -> Iterator[Any]:
-        """A read transaction: a consistent view whose pages are neither reused nor unmapped before it ends.
+        """A read transaction: a consistent view whose pages and slots are neither reused nor unmapped before it ends.
 
         Args:
             buffers: Give views of the map that last as long as the transaction, instead of bytes;
@@ -151,18 +193,44 @@ class Environment:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """One writer at a time, over several transactions."""
+        """One writer of this process at a time, over several transactions."""
         with self._writer:
             self.check_open()
             yield
 
+    def try_writing(self) -> bool:
+        """``writing`` if that is to be had at once; to be ended by ``done_trying``."""
+        return self._writer.acquire(blocking=False)
+
+    def done_trying(self) -> None:
+        """The end of a successful ``try_writing``."""
+        self._writer.release()
+
+    def introduce(self, root: bytes, record: dict[str, Any]) -> dict[bytes, dict[str, Any]]:
+        """Note a namespace, if it is not noted yet; returns all that are."""
+        with self.reading(buffers=False) as txn:
+            stored = {bytes(key): bytes(value) for key, value in txn.cursor(self.namespaces)}
+        if root not in stored:
+            stored[root] = json.dumps(record).encode()
+            with self.writing(), self.change() as commit:
+                commit.put(root, stored[root], self.namespaces)
+        found = {}
+        for key, value in stored.items():
+            with suppress(ValueError):
+                found[key] = json.loads(value)
+        return {key: value for key, value in found.items() if isinstance(value, dict)}
+
     @contextmanager
-    def change(self, after: Books) -> Iterator[Any]:
-        """A write transaction that ends with new books; the caller holds ``writing``."""
-        with self._env.begin(write=True) as txn:
-            yield txn
-            txn.put(b"books", _BOOKS.pack(*after), db=self.meta)
-        self.books = after
+    def change(self) -> Iterator[Commit]:
+        """A write transaction, which shuts out the writers of all processes; the caller holds ``writing``.
+
+        Committed and on the medium when it ends, together with new books and a line in the journal, or
+        not at all if it raised. Without a change nothing is committed.
+        """
+        with translated(self.name), self._env.begin(write=True) as txn:
+            commit = Commit(self, txn)
+            yield commit
+            commit.finish()
 
     def sync(self) -> None:
         """Everything committed reaches the medium."""
@@ -171,7 +239,7 @@ class Environment:
             self._env.sync(True)
 
     def close(self) -> None:
-        """Close the environment and give the directory free; a second close does nothing.
+        """Close the environment and leave the directory; a second close does nothing.
 
         Waits for readers: unmapping the file under one would end the process.
         """
@@ -183,29 +251,65 @@ class Environment:
             self._closed = True
             self._state.wait_for(lambda: self._readers == 0)
             self._env.close()
-            _unlock_directory(self._holder)
+            self.directory.leave()
 
-    def _open(self, map_bytes: int) -> Any:
-        data = self._path / _DATA
-        if data.exists():  # a map cut down to a smaller capacity would have no room to delete in
-            map_bytes = max(map_bytes, data.stat().st_size)
+    def _open(self, block_bytes: int, layout: Layout) -> None:
+        if self.alone:
+            self._prove_sound()
+            self.directory.drop_lock_file()
+        else:
+            self.directory.check_joinable()
+        self._env = self._open_lmdb(_map_bytes(self.capacity_blocks, layout))
         try:
-            env = lmdb.open(
-                str(self._path), map_size=map_bytes, max_dbs=4, mode=0o600, readahead=False, max_spare_txns=16
-            )
-        except (lmdb.InvalidError, lmdb.VersionMismatchError) as exc:
+            self._open_databases(block_bytes, layout)
+            self._agree_on_capacity()
+            if self.alone:
+                self.directory.mark()
+                self._stretch()
+        except BaseException:
+            self._env.close()
+            raise
+
+    def _prove_sound(self) -> None:
+        """Set the file aside unless its structure is sound or it was never kvtier's."""
+        size = self.directory.state().st_size
+        if size == 0:
+            return
+        written = self.directory.marker().get("format")
+        if written is not None and written != FORMAT_VERSION:
+            raise self._of_another_release(written)
+        with translated(self.name):
+            problem = structural_problem(self.data)
+        if problem is None:
+            return
+        if written is None:
             raise ConfigError(
-                f"{self.name}: {data} is not an LMDB file kvtier can read: {exc}; choose another directory"
-            ) from exc
-        except (lmdb.Error, OSError) as exc:
-            raise TierUnavailableError(self.name, f"cannot open {data}: {exc}") from exc
-        needed, size = (env.info()["last_pgno"] + 1) * PAGE_BYTES, data.stat().st_size
-        if needed > size:  # reading the missing pages through the map would kill the process
-            env.close()
-            raise TierUnavailableError(
-                self.name, f"{data} is cut short: {size} bytes, its pages need {needed}; move it away to start afresh"
+                f"{self.name}: {self.data} is not an LMDB file kvtier can read: {problem}; choose another directory"
             )
-        return env
+        self.directory.set_aside(problem)
+
+    def _open_lmdb(self, map_bytes: int) -> Any:
+        # a map cut down to a smaller capacity would have no room to delete in
+        map_bytes = max(map_bytes, self.directory.state().st_size)
+        try:
+            return lmdb.open(
+                str(self.directory.path),
+                map_size=map_bytes,
+                max_dbs=len(DATABASES),
+                mode=0o600,
+                readahead=False,
+                max_spare_txns=16,
+                max_readers=_READERS,
+            )
+        except lmdb.Error as exc:
+            if "already open" in str(exc):
+                raise ConfigError(
+                    f"{self.name}: {self.directory.path} is open in this process (pid {self._pid}) already; "
+                    "use that store, or close it first"
+                ) from exc
+            raise TierUnavailableError(self.name, f"cannot open {self.data}: {exc}") from exc
+        except OSError as exc:
+            raise TierUnavailableError(self.name, f"cannot open {self.data}: {exc}") from exc
 
     def _stretch(self) -> None:
         """Give the file the length of its map; what was never written stays a hole and takes no space.
@@ -213,14 +317,13 @@ class Environment:
         LMDB does not write a page it took and gave back in one commit, so the file of a healthy
         environment may end before its last page. With this it cannot: a short file was cut.
         """
-        map_bytes = self._env.info()["map_size"]
-        if (self._path / _DATA).stat().st_size < map_bytes:
+        map_bytes = self.map_bytes
+        if self.directory.state().st_size < map_bytes:
             with translated(self.name):
-                os.truncate(self._path / _DATA, map_bytes)
+                os.truncate(self.data, map_bytes)
 
     def _open_databases(self, block_bytes: int, layout: Layout) -> None:
-        fresh = self._env.stat()["entries"] == 0
-        if fresh:
+        if self._env.stat()["entries"] == 0:
             self._create(block_bytes, layout)
         try:
             self.meta = self._env.open_db(b"meta", create=False)
@@ -230,45 +333,58 @@ class Environment:
             about = None
         if not isinstance(about, dict) or "format" not in about:
             raise ConfigError(
-                f"{self.name}: {self._path} holds an LMDB environment that is not kvtier's; choose another directory"
+                f"{self.name}: {self.directory.path} holds an LMDB environment that is not kvtier's; "
+                "choose another directory"
             )
         self.layout = self._check_format(about, block_bytes, layout)
         try:
-            self.index = self._env.open_db(b"index", create=False)
-            self.slabs = self._env.open_db(b"slabs", create=False)
-            self.places = self._env.open_db(b"places", create=False)
+            for name in DATABASES:
+                setattr(self, name, self._env.open_db(name.encode(), create=False))
             with self._env.begin() as txn:
-                self.books = Books(*_BOOKS.unpack(txn.get(b"books", db=self.meta, default=b"")))
-        except (lmdb.Error, struct.error) as exc:
+                if len(txn.get(b"books", db=self.meta, default=b"")) != BOOKS.size:
+                    raise lmdb.NotFoundError("books")
+        except lmdb.Error as exc:
             raise TierUnavailableError(
-                self.name, f"{self._path} is incomplete: {exc}; move it away to start afresh"
+                self.name, f"{self.directory.path} is incomplete: {exc}; move it away to start afresh"
             ) from exc
 
     def _create(self, block_bytes: int, layout: Layout) -> None:
         """A new environment becomes kvtier's in one transaction, so a kill leaves it empty or whole."""
         about = {"format": FORMAT_VERSION, "block_bytes": block_bytes, **layout._asdict()}
         with translated(self.name), self._env.begin(write=True) as txn:
-            meta = self._env.open_db(b"meta", txn=txn)
-            self._env.open_db(b"index", txn=txn)
-            self._env.open_db(b"slabs", txn=txn)
-            self._env.open_db(b"places", txn=txn)
-            txn.put(b"format", json.dumps(about).encode(), db=meta)
-            txn.put(b"books", _BOOKS.pack(0, 0), db=meta)
+            databases = {name: self._env.open_db(name.encode(), txn=txn) for name in DATABASES}
+            txn.put(b"format", json.dumps(about).encode(), db=databases["meta"])
+            txn.put(b"books", BOOKS.pack(0, 0, self.capacity_blocks), db=databases["meta"])
 
     def _check_format(self, about: dict[str, int], block_bytes: int, layout: Layout) -> Layout:
         if about["format"] != FORMAT_VERSION:
-            raise ConfigError(
-                f"{self.name}: {self._path} has format {about['format']}, this kvtier reads {FORMAT_VERSION}; "
-                "use the release that wrote it, or another directory"
-            )
+            raise self._of_another_release(about["format"])
         found = (about["block_bytes"], about["slot_bytes"])
         if found != (block_bytes, layout.slot_bytes):
             raise SpecMismatchError(
-                f"{self.name}: {self._path} holds blocks of {found[0]} bytes in slots of {found[1]}, "
+                f"{self.name}: {self.directory.path} holds blocks of {found[0]} bytes in slots of {found[1]}, "
                 f"expected {block_bytes} in {layout.slot_bytes}; "
                 "another model, dtype or block_tokens wrote it: use one directory for each"
             )
         return Layout(about["slot_bytes"], about["slab_slots"])
+
+    def _of_another_release(self, found: object) -> ConfigError:
+        return ConfigError(
+            f"{self.name}: {self.directory.path} has format {found}, this kvtier reads {FORMAT_VERSION}; "
+            "use the release that wrote it, or another directory"
+        )
+
+    def _agree_on_capacity(self) -> None:
+        """One cap for all who have the directory open: the first one's."""
+        held = self.books
+        if not self.alone and held.capacity_blocks != self.capacity_blocks:
+            raise ConfigError(
+                f"{self.name}: {self.directory.path} is open in another process with room for {held.capacity_blocks} "
+                f"blocks, not for {self.capacity_blocks}; open it with the same size"
+            )
+        if self.alone and held.capacity_blocks != self.capacity_blocks:
+            with suppress(TierError), self.writing(), self.change() as commit:  # a disk that refuses can still be read
+                commit.announce(self.capacity_blocks)
 
 
 def _map_bytes(num_blocks: int, layout: Layout) -> int:
@@ -278,45 +394,4 @@ def _map_bytes(num_blocks: int, layout: Layout) -> int:
     because pages freed in one commit can be reused only after the commits that may still be read.
     """
     slabs = -(-num_blocks // layout.slab_slots)
-    return slabs * layout.slab_bytes + 2048 * num_blocks + (32 << 20)
-
-
-def _claim_directory(name: str, path: Path) -> None:
-    try:
-        if path.exists() and not path.is_dir():
-            raise ConfigError(f"{name}: {path} is a file; the disk tier needs a directory")
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = {entry.name for entry in path.iterdir()}
-    except OSError as exc:
-        raise ConfigError(
-            f"{name}: {path} cannot be used: {exc.strerror}; choose a directory this user can write to"
-        ) from exc
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise ConfigError(f"{name}: {path} is not writable; choose a directory this user can write to")
-    if found - _OURS and _DATA not in found:
-        stranger = min(found - _OURS)
-        raise ConfigError(f"{name}: {path} is not kvtier's: it holds {stranger!r}; choose an empty directory")
-
-
-def _lock_directory(name: str, path: Path) -> IO[str]:
-    """Hold the directory for this process, or say who does."""
-    try:
-        holder = os.fdopen(os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600), "r+")
-    except OSError as exc:
-        raise ConfigError(f"{name}: {path / _LOCK} cannot be opened: {exc.strerror}; who made it?") from exc
-    try:
-        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        owner = holder.read().strip() or "unknown"
-        holder.close()
-        raise ConfigError(f"{name}: {path} is in use by process {owner}; close that store first") from exc
-    holder.truncate(0)
-    holder.write(str(os.getpid()))
-    holder.flush()
-    return holder
-
-
-def _unlock_directory(holder: IO[str]) -> None:
-    """Let the next one in; explicitly, because a forked child has the same lock and may outlive us."""
-    fcntl.flock(holder, fcntl.LOCK_UN)
-    holder.close()
+    return slabs * layout.slab_bytes + 2048 * num_blocks + (64 << 20)

@@ -88,7 +88,7 @@ class Records:
         """
         header = verify(record, key, header=self.header, block_bytes=self.block_bytes)
         if label is not None and header.label != label:
-            raise CorruptBlockError(key, "the stored token ids are not those of the prompt")
+            raise CorruptBlockError(key, "the stored token ids are not those of the prompt", "tokens")
 
     def _lanes(self, jobs: Sequence[Job]) -> int:
         """Threads to read with: the disk wants a queue, memory as many as there are cores."""
@@ -104,7 +104,7 @@ class Records:
             try:
                 record = job.record()
                 if record is None:
-                    raise CorruptBlockError(key, "its record cannot be read")
+                    raise CorruptBlockError(key, "its record cannot be read", "unreadable")
                 self._copy_out(key, record, out, label)
             finally:
                 self._slabs.buffers.reclaim(job)

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from kvtier.errors import TierUnavailableError
 from kvtier.format import PAGE_BYTES, Bytes
-from kvtier.tiers.environment import Books, Environment
+from kvtier.tiers.environment import Environment
+from kvtier.tiers.journal import Commit
 from kvtier.tiers.layout import Layout
 from kvtier.tiers.requests import Buffers, Job, Reading
 
@@ -61,6 +62,7 @@ class Slabs:
         self._env = env
         self._record_bytes = record_bytes
         self._lock = threading.Lock()
+        self._following = threading.Lock()
         self.buffers = Buffers(layout.slot_bytes, readers)
         self._plain = os.open(env.data, os.O_RDWR | os.O_CLOEXEC)
         os.posix_fadvise(self._plain, 0, 0, os.POSIX_FADV_RANDOM)
@@ -75,7 +77,8 @@ class Slabs:
         self._unwritten: dict[int, bytes] = {}
         """Places found and not yet kept in the environment."""
         try:
-            self._load()
+            with env.reading() as txn:
+                self.follow(txn)
         except BaseException:
             self.close()
             raise
@@ -109,32 +112,52 @@ class Slabs:
         start = self._starts[number] if number < len(self._starts) else None
         return None if start is None else start + at * self.layout.slot_bytes
 
-    def grow(self) -> range:
-        """Add a slab; returns its slots. The caller holds the environment's ``writing``.
+    def grow(self) -> None:
+        """Add a slab. The caller holds the environment's ``writing``, and no transaction.
 
         Raises:
-            lmdb.MapFullError: The map has no room for it.
+            TierFullError: The map has no room for it.
             TierUnavailableError: It was written and cannot be found, so LMDB's file is not as expected.
         """
-        number, token = len(self._starts), os.urandom(16)
-        key, value = _NUMBER.pack(number), np.zeros(self.layout.slab_bytes - _PAGE_HEADER_BYTES, np.uint8)
-        _HEADER.pack_into(value.data, 0, _MAGIC, number, token)
-        books = self._env.books
-        with self._env.change(Books(books.blocks, books.commit + 1)) as txn:
-            txn.put(key, value.data, db=self._env.slabs)
-            txn.put(key, _PLACE.pack(0, token), db=self._env.places)
+        token, value = os.urandom(16), np.zeros(self.layout.slab_bytes - _PAGE_HEADER_BYTES, np.uint8)
+        with self._env.change() as commit:
+            self.follow(commit.txn)
+            number = len(self._starts)
+            _HEADER.pack_into(value.data, 0, _MAGIC, number, token)
+            commit.put(_NUMBER.pack(number), value.data, self._env.slabs)
+            commit.put(_NUMBER.pack(number), _PLACE.pack(0, token), self._env.places)
         start = self._search(number, token)
         if start is None:
             raise TierUnavailableError(self._env.name, "LMDB did not keep a large value on pages of its own")
-        self._starts.append(start)
+        with self._following:
+            if len(self._starts) == number:  # a reader may have followed meanwhile
+                self._starts.append(start)
         if self._direct is not None:
             os.posix_fadvise(self._plain, start, self.layout.slab_bytes - PAGE_BYTES, os.POSIX_FADV_DONTNEED)
-        return self._slots_of(number)
 
-    def keep_places(self, txn: Any) -> None:
+    def follow(self, txn: Any) -> None:
+        """Take up slabs that other processes have added."""
+        with self._following:
+            while (kept := txn.get(_NUMBER.pack(len(self._starts)), db=self._env.places)) is not None:
+                number = len(self._starts)
+                start, token = _PLACE.unpack(bytes(kept))
+                there = start and self._header_at(start - PAGE_BYTES) == (_MAGIC, number, token)
+                self._starts.append(start if there else self._search(number, token))
+
+    def slots_of(self, number: int) -> range:
+        """The slots of a slab, if it can be found; else none."""
+        count = self.layout.slab_slots if self._starts[number] is not None else 0
+        return range(number * self.layout.slab_slots, number * self.layout.slab_slots + count)
+
+    @property
+    def num_slabs(self) -> int:
+        """Slabs known, those that cannot be found included."""
+        return len(self._starts)
+
+    def keep_places(self, commit: Commit) -> None:
         """Write places that are not kept yet along with another change."""
         for number, place in self._unwritten.items():
-            txn.put(_NUMBER.pack(number), place, db=self._env.places)
+            commit.put(_NUMBER.pack(number), place, self._env.places)
 
     def places_kept(self) -> None:
         """That change is committed."""
@@ -183,20 +206,6 @@ class Slabs:
         while self._files:
             os.close(self._files.pop())
         self._seen = np.empty(0, np.uint8)
-
-    def _slots_of(self, number: int) -> range:
-        return range(number * self.layout.slab_slots, (number + 1) * self.layout.slab_slots)
-
-    def _load(self) -> None:
-        with self._env.reading() as txn:
-            kept = [
-                (_NUMBER.unpack(bytes(key))[0], *_PLACE.unpack(bytes(value)))
-                for key, value in txn.cursor(self._env.places)
-            ]
-        for number, start, token in kept:
-            assert number == len(self._starts)
-            there = start and self._header_at(start - PAGE_BYTES) == (_MAGIC, number, token)
-            self._starts.append(start if there else self._search(number, token))
 
     def _search(self, number: int, token: bytes) -> int | None:
         """Find a slab by its header, newest pages first: it was made last, if it is not known."""

@@ -29,11 +29,11 @@ def digest(data):
 def assembled(records, **changes):
     """A bundle put together after docs/bundle.md, not by the code under test; its digest is always right."""
     about = {
-        "record_version": 2,
+        "record_version": 3,
         "block_bytes": 4096,
         "block_tokens": 16,
         "count": len(records),
-        "namespaces": [{"root": NAMES.root.hex(), "about": None}],
+        "namespaces": [{"root": NAMES.root.hex(), "about": NAMES.record()}],
         **changes,
     }
     manifest = json.dumps(about).encode()
@@ -129,12 +129,13 @@ def test_bytes_that_are_no_bundle_are_refused(refused, data):
         ("count", 4),
         ("count", 1 << 47),
         ("count", None),
-        ("record_version", 3),
+        ("record_version", 2),
         ("namespaces", {}),
         ("namespaces", ["root"]),
         ("namespaces", [{"root": "00"}]),
         ("namespaces", [{"root": "no hex"}]),
         ("namespaces", [{"root": "00" * 32, "about": []}]),
+        ("namespaces", [{"root": NAMES.root.hex()}, {"root": "00"}]),
         ("namespaces", []),
         ("namespaces", [{"root": "11" * 32, "about": None}]),
     ],
@@ -151,6 +152,19 @@ def test_a_manifest_that_is_none_is_refused(refused, text):
 
 def test_a_manifest_longer_than_any_is_refused_before_it_is_read(refused):
     refused(struct.pack("<8sII", b"KVTBUNDL", 1, (1 << 32) - 1) + bytes(2 << 20))
+
+
+def test_a_manifest_padded_beyond_any_is_refused_though_its_digest_is_right(refused, records):
+    whole = assembled(records)
+    (length,) = struct.unpack_from("<I", whole, 12)
+    manifest = whole[16 : 16 + length] + b" " * (1 << 20)
+    data = struct.pack("<8sII", b"KVTBUNDL", 1, len(manifest)) + manifest + b"".join(records)
+
+    refused(data + digest(data))
+
+
+def test_true_is_no_count(refused, records):
+    refused(assembled(records[:1], count=True))
 
 
 def test_another_version_is_refused_by_its_number(refused, records):

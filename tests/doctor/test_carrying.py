@@ -26,6 +26,7 @@ import kvtier
 from kvtier.doctor.bundle import BundleReader
 from kvtier.doctor.carrying import export, import_bundle
 from kvtier.doctor.checking import check
+from kvtier.doctor.inspecting import inspect
 from kvtier.doctor.reports import Choice
 from kvtier.errors import ConfigError, KVTierError, SpecMismatchError, TierUnavailableError
 
@@ -107,6 +108,10 @@ def test_a_limit_takes_the_newest_with_all_before_them(carried):
     assert carried(everything=True, limit_blocks=3)[1] == all_names(OTHER)
 
 
+def test_a_limit_takes_nothing_that_was_not_chosen(carried):
+    assert carried(prompts=[LONG], limit_blocks=2)[1] == all_names(LONG[:32])
+
+
 @pytest.mark.parametrize("limit", range(1, 12))
 def test_a_limit_is_kept_and_the_prefixes_stay_closed(carried, limit):
     done, names = carried(everything=True, limit_blocks=limit)  # the reader refuses what is not closed
@@ -177,6 +182,14 @@ def test_a_new_store_gives_every_block_back(tmp_path, carried):
     assert check(tmp_path / "new").findings == []
 
 
+def test_what_is_known_of_a_namespace_comes_along(tmp_path, carried):
+    carried(everything=True)
+
+    import_bundle(tmp_path / "new", tmp_path / "bundle")
+
+    assert [space.about for space in inspect(tmp_path / "new").spaces] == [NAMES.record()]
+
+
 def test_a_second_import_changes_nothing(tmp_path, carried):
     carried(everything=True)
     import_bundle(tmp_path / "new", tmp_path / "bundle")
@@ -220,7 +233,7 @@ def test_what_is_held_already_counts_against_the_room(tmp_path, carried):
     assert held(tmp_path / "new", prompt("mine", blocks=6), blocks=8) == 6
 
 
-def test_without_a_size_a_store_takes_no_more_than_its_file_has_places_for(tmp_path, carried):
+def test_without_a_size_a_store_takes_no_more_than_it_was_last_opened_for(tmp_path, carried):
     fill(tmp_path / "new", prompt("mine", blocks=6), blocks=8)
     carried(everything=True)
 

@@ -9,6 +9,7 @@ import pytest
 from doctor_helpers import (
     BLOCK,
     LONG,
+    NAMES,
     OTHER,
     PAGE,
     SIDE,
@@ -23,6 +24,7 @@ from doctor_helpers import (
     opened,
     place_of,
     prompt,
+    raw,
 )
 from tier_helpers import python
 
@@ -84,14 +86,36 @@ def test_bytes_before_and_after_are_those_of_the_file_system(store):
     assert done.bytes_after == (store / "data.mdb").stat().st_blocks * 512
 
 
+def ages_of(store, name):
+    head, _ = entry_of(store, name)
+    return int(head["batch"]), int(head["time"])
+
+
 def test_age_survives(store):
-    before = {name: int(entry_of(store, name)[0]["batch"]) for tokens in ALL for name in names_of(tokens)}
-    order = inspect(store).ages
+    before = {name: ages_of(store, name) for tokens in ALL for name in names_of(tokens)}
 
     compact(store)
 
-    assert {name: int(entry_of(store, name)[0]["batch"]) for name in before} == before
-    assert inspect(store).ages == order
+    assert {name: ages_of(store, name) for name in before} == before
+
+
+def test_the_capacity_and_what_is_known_of_namespaces_survive(store):
+    before = inspect(store)
+
+    compact(store)
+
+    after = inspect(store)
+    assert (after.capacity_blocks, after.spaces) == (before.capacity_blocks, before.spaces)
+    assert after.spaces[0].about == NAMES.record()
+
+
+def test_no_slab_has_to_be_searched_for_at_the_next_opening(store):
+    compact(store)
+
+    with raw(store) as env, env.begin() as txn:
+        places = dict(txn.cursor(env.open_db(b"places", txn=txn, create=False)))
+    assert len(places) == 1
+    assert all(int.from_bytes(value[:8], "little") > 0 for value in places.values())
 
 
 def test_blocks_stored_after_a_compact_are_younger_than_those_before(store):

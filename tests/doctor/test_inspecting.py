@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from doctor_helpers import (
     SIDE,
     SLOT,
     destroy_trees,
+    entry_of,
     fill,
     names_of,
     prompt,
@@ -53,11 +55,25 @@ def test_every_block_has_an_age(store):
     assert sum(bar.blocks for bar in inspect(store).ages) == 11
 
 
-def test_the_last_prompt_stored_is_the_youngest(store):
-    youngest = inspect(store).ages[0]
+def test_ages_are_those_of_the_clock(store):
+    for name, age_s in ((names_of(LONG)[4], 2 * 3600), (names_of(SIDE)[3], 30 * 86400), (names_of(OTHER)[0], -60)):
+        head, tokens = entry_of(store, name)
+        head["time"] = int(time.time()) - age_s
+        set_entry(store, name, head.tobytes() + tokens)
 
-    assert youngest.label.startswith("0 commits")
-    assert youngest.blocks == 3
+    assert {bar.label: bar.blocks for bar in inspect(store).ages if bar.blocks} == {
+        "under 1 min": 9,
+        "under 6 h": 1,
+        "over 1 week": 1,
+    }
+
+
+def test_a_namespace_is_described_as_far_as_the_store_knows_it(store):
+    assert [space.about for space in inspect(store).spaces] == [NAMES.record()]
+
+
+def test_the_size_it_was_opened_for_is_told(store):
+    assert (inspect(store).capacity_blocks, inspect(store).slots_quarantined) == (64, 0)
 
 
 def test_the_longest_chains_come_first(store):

@@ -20,12 +20,13 @@ def bytes_of(size):
 
 
 few = st.integers(0, 5)
+numbers = st.integers(0, 2**32 - 1)
 
 
 def values(size, batches=few):
     """Values of the index database, with so many bytes of token ids."""
-    label = st.builds(Label, keys.map(BlockHash), st.integers(0, 2**32 - 1), bytes_of(size))
-    return st.builds(Entry, batches, st.integers(0, 2**32 - 1), label).map(pack_entry)
+    label = st.builds(Label, keys.map(BlockHash), numbers, bytes_of(size))
+    return st.builds(Entry, batches, numbers, numbers, label).map(pack_entry)
 
 
 def index(*stored, odd_keys=keys):
@@ -34,18 +35,18 @@ def index(*stored, odd_keys=keys):
 
 
 def by_hand(pairs):
-    """Entry by entry: oldest first and of a batch the deepest first; slots; damage."""
-    good = [(key, unpack_entry(value)) for key, value in pairs if len(key) == 32 and len(value) >= 48]
+    """Entry by entry: oldest first and of a batch the deepest first; slots; times; damage."""
+    good = [(key, unpack_entry(value)) for key, value in pairs if len(key) == 32 and len(value) >= 52]
     listed = sorted(good, key=lambda found: (found[1].batch, -found[1].label.depth))
-    damaged = [key for key, value in pairs if len(key) != 32 or len(value) < 48]
-    return [(key, entry.label) for key, entry in listed], [entry.slot for _, entry in good], damaged
+    damaged = [key for key, value in pairs if len(key) != 32 or len(value) < 52]
+    return [(key, entry.label) for key, entry in listed], [(e.slot, e.time_s) for _, e in good], damaged
 
 
 def at_once(pairs, run):
     with mock.patch.object(entries, "_RUN", run):
         found = read_entries(iter(pairs), len(pairs))
     assert found.listing.damaged == len(found.damaged)
-    return list(found.listing), found.slots.tolist(), found.damaged
+    return list(found.listing), list(zip(found.slots.tolist(), found.times.tolist(), strict=True)), found.damaged
 
 
 @given(pairs=st.sampled_from([0, 4, 128]).flatmap(lambda size: index(values(size))), run=runs)
@@ -63,7 +64,7 @@ def test_what_is_no_entry_is_named_and_left_out(pairs, run):
     assert at_once(pairs, run) == by_hand(pairs)
 
 
-@given(pairs=index(bytes_of(47)), run=runs)
+@given(pairs=index(bytes_of(51)), run=runs)
 def test_an_index_of_entries_that_are_all_too_short(pairs, run):
     assert at_once(pairs, run) == ([], [], [key for key, _ in pairs])
 
@@ -75,7 +76,7 @@ def test_numbers_of_commits_that_take_all_their_bits_keep_the_order(pairs, run):
 
 def test_a_run_that_ends_is_followed_by_the_next():
     pairs = [
-        (i.to_bytes(32, "big"), pack_entry(Entry(i, i, Label(BlockHash(bytes(32)), i, b"abcd")))) for i in range(5)
+        (i.to_bytes(32, "big"), pack_entry(Entry(i, i, 7, Label(BlockHash(bytes(32)), i, b"abcd")))) for i in range(5)
     ]
 
     assert at_once(pairs, 2) == by_hand(pairs)
@@ -87,5 +88,5 @@ def test_the_columns_of_an_entry_are_the_fields_of_its_format(stored):
 
     head = np.frombuffer(stored[: ENTRY_HEAD.itemsize], ENTRY_HEAD)[0]
 
-    assert (head["batch"], head["slot"], head["depth"]) == (entry.batch, entry.slot, entry.label.depth)
+    assert [int(head[name]) for name in ("batch", "slot", "time", "depth")] == [*entry[:3], entry.label.depth]
     assert head["parent"].tobytes() == entry.label.parent

@@ -5,15 +5,16 @@ import os
 import re
 import signal
 import stat
-import subprocess
 from contextlib import closing
+from pathlib import Path
 
 import lmdb
 import pytest
-from tier_helpers import BLOCK, disk, held, put, python, raw, run_python, whole
+from tier_helpers import BLOCK, disk, held, put, raw, run_python, whole
 
 from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierUnavailableError
 from kvtier.format import FORMAT_VERSION
+from kvtier.tiers.directory import file_system_of
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path, below):
 
     said = run_python(AS_NOBODY, place)
 
-    assert re.match(f"nvme: {place} (is not writable|cannot be used: Permission denied); choose a directory", said)
+    assert re.match(f"nvme: {place} (belongs to user 0|cannot be used: Permission denied)", said)
 
 
 def test_a_directory_that_cannot_be_entered_is_refused(tmp_path):
@@ -94,7 +95,7 @@ def test_a_directory_that_cannot_be_entered_is_refused(tmp_path):
 def test_a_lock_file_that_cannot_be_opened_is_refused(path):
     (path / "kvtier.lock").mkdir(parents=True)
 
-    with pytest.raises(ConfigError, match=r"kvtier\.lock cannot be opened: Is a directory"):
+    with pytest.raises(ConfigError, match=r"kvtier\.lock cannot be opened: not a file"):
         disk(path)
 
 
@@ -199,33 +200,13 @@ def test_room_for_less_than_one_block_is_refused_before_anything_is_made(path):
 
 def test_a_directory_open_in_this_process_is_refused_by_its_number(path):
     with closing(disk(path)) as tier:
-        with pytest.raises(ConfigError, match=f"is in use by process {os.getpid()}; close that store first"):
+        with pytest.raises(
+            ConfigError, match=rf"is open in this process \(pid {os.getpid()}\) already; use that store"
+        ):
             disk(path)
 
         put(tier, 1)
         assert whole(tier, 1)
-
-
-HOLD = """
-import sys
-from tier_helpers import disk
-tier = disk(sys.argv[1])
-print("open", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_a_directory_open_in_another_process_is_refused_by_its_number_until_that_is_killed(path):
-    with subprocess.Popen(**python("-c", HOLD, path), stdin=subprocess.PIPE) as holder:
-        assert holder.stdout.readline() == "open\n"
-
-        with pytest.raises(ConfigError, match=f"is in use by process {holder.pid}; close that store first"):
-            disk(path)
-        holder.kill()
-        holder.wait()
-
-        with closing(disk(path)) as tier:
-            put(tier, 1)
 
 
 def test_a_directory_can_be_opened_again_after_close(filled):
@@ -264,26 +245,62 @@ def test_a_forked_child_is_refused_and_may_close(path):
 
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert whole(tier, 1)
-        with pytest.raises(ConfigError, match="is in use"):
+        with pytest.raises(ConfigError, match="is open in this process"):
             disk(path)
 
 
-@pytest.mark.parametrize("pages", [2, 3, 8])
-def test_a_data_file_cut_short_is_refused_instead_of_ending_the_process(filled, pages):
-    os.truncate(filled / "data.mdb", pages * 4096)
-
-    with pytest.raises(TierUnavailableError, match=f"is cut short: {pages * 4096} bytes, its pages need .*; move it"):
-        disk(filled)
-
-    assert (filled / "data.mdb").stat().st_size == pages * 4096
+def set_aside(path):
+    """Bytes of the damaged file that was moved out of the way; None if there is none."""
+    damaged = path / "data.mdb.damaged"
+    return damaged.read_bytes() if damaged.exists() else None
 
 
-@pytest.mark.parametrize("size", [1, 100, 4096, 5000])
-def test_a_data_file_without_its_first_pages_is_refused(filled, size):
+@pytest.mark.parametrize("size", [1, 100, 4096, 5000, 2 * 4096, 3 * 4096, 8 * 4096])
+def test_a_data_file_cut_short_is_set_aside_and_the_store_starts_afresh(filled, size, caplog):
     os.truncate(filled / "data.mdb", size)
+    before = data_of(filled)
 
-    with pytest.raises((ConfigError, TierUnavailableError), match=r"data\.mdb"):
+    with closing(disk(filled)) as tier:
+        assert held(tier) == []
+        put(tier, 7)
+        assert whole(tier, 7)
+
+    assert set_aside(filled) == before
+    assert "is damaged and set aside as data.mdb.damaged; the store starts afresh" in caplog.text
+
+
+def test_of_damaged_files_the_newest_is_kept(filled):
+    for size in (5000, 4096):
+        os.truncate(filled / "data.mdb", size)
+        disk(filled).close()
+
+    assert len(set_aside(filled)) == 4096
+
+
+def test_a_damaged_file_of_a_newer_release_is_refused_and_stays_the_same(filled):
+    (filled / "kvtier.lock").write_text(json.dumps({"format": FORMAT_VERSION + 1}))
+    os.truncate(filled / "data.mdb", 5000)
+    before = data_of(filled)
+
+    with pytest.raises(ConfigError, match=f"has format {FORMAT_VERSION + 1}, this kvtier reads {FORMAT_VERSION}"):
         disk(filled)
+
+    assert (data_of(filled), set_aside(filled)) == (before, None)
+
+
+def test_a_directory_without_its_marker_is_opened_all_the_same(filled):
+    (filled / "kvtier.lock").unlink()
+
+    with closing(disk(filled)) as tier:
+        assert whole(tier, 1, 2, 3)
+
+
+@pytest.mark.parametrize("garbage", [b"", b"garbage" * 2000])
+def test_a_reader_table_that_is_lost_or_garbage_is_made_anew(filled, garbage):
+    (filled / "lock.mdb").write_bytes(garbage)
+
+    with closing(disk(filled)) as tier:
+        assert whole(tier, 1, 2, 3)
 
 
 def test_a_data_file_cut_behind_its_last_page_is_whole(filled):
@@ -306,7 +323,7 @@ def test_an_empty_data_file_is_a_new_environment(path):
 
 def test_an_environment_killed_before_its_first_commit_is_a_new_one(path):
     path.mkdir()
-    lmdb.open(str(path), max_dbs=3).close()
+    lmdb.open(str(path), max_dbs=10).close()
 
     with closing(disk(path)) as tier:
         put(tier, 1)
@@ -341,3 +358,92 @@ def test_an_environment_without_all_its_databases_is_refused_by_what_is_missing(
 
     with pytest.raises(TierUnavailableError, match="is incomplete"):
         disk(tmp_path)
+
+
+# Whose directory it is
+
+
+def test_a_directory_that_is_a_symbolic_link_is_refused(tmp_path, filled):
+    (tmp_path / "link").symlink_to(filled)
+
+    with pytest.raises(ConfigError, match="is a symbolic link; name the directory itself"):
+        disk(tmp_path / "link")
+
+
+@pytest.mark.parametrize("name", ["data.mdb", "lock.mdb", "kvtier.lock", "data.mdb.damaged"])
+def test_a_symbolic_link_in_the_place_of_a_file_is_refused_and_not_followed(tmp_path, filled, name):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (filled / name).unlink(missing_ok=True)
+    (filled / name).symlink_to(victim)
+
+    with pytest.raises(ConfigError, match=f"{name} is a symbolic link; who made it"):
+        disk(filled)
+
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
+@pytest.mark.parametrize("name", ["", "data.mdb", "lock.mdb", "kvtier.lock"])
+def test_what_belongs_to_another_user_is_refused(filled, name):
+    os.chown(filled / name, 65534, -1)
+
+    with pytest.raises(ConfigError, match="belongs to user 65534"):
+        disk(filled)
+
+
+def test_a_filled_directory_that_others_can_write_is_refused(filled):
+    filled.chmod(0o770)
+
+    with pytest.raises(ConfigError, match="can be written by other users, who can forge blocks"):
+        disk(filled)
+
+
+def test_an_empty_directory_that_others_can_use_becomes_its_owners_alone(path):
+    path.mkdir(mode=0o755)
+    path.chmod(0o777)
+
+    disk(path).close()
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+def test_files_that_others_can_read_become_their_owners_alone(filled):
+    (filled / "data.mdb").chmod(0o644)
+
+    disk(filled).close()
+
+    assert stat.S_IMODE((filled / "data.mdb").stat().st_mode) == 0o600
+
+
+def mounts(path, kind):
+    return f"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:40 / {path} rw,relatime shared:3 - {kind} host:/export rw\n"
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs", "ceph"])
+def test_a_file_system_of_several_hosts_is_refused_by_its_name(path, monkeypatch, kind):
+    path.mkdir()
+    genuine = Path.read_text
+
+    def read(self, **options):
+        return mounts(path, kind) if str(self) == "/proc/self/mountinfo" else genuine(self, **options)
+
+    monkeypatch.setattr(Path, "read_text", read)
+
+    with pytest.raises(ConfigError, match=f"is on {kind}, a file system of several hosts"):
+        disk(path)
+
+
+def test_the_kind_of_a_file_system_is_that_of_the_innermost_mount(tmp_path, monkeypatch):
+    inner = tmp_path / "a b"
+    inner.mkdir()
+    text = mounts(str(tmp_path), "xfs") + mounts(str(inner).replace(" ", "\\040"), "nfs")
+    monkeypatch.setattr(Path, "read_text", lambda _, **__: text)
+
+    assert (file_system_of(inner), file_system_of(tmp_path), file_system_of(tmp_path.parent)) == ("nfs", "xfs", "ext4")
+
+
+def test_without_mounts_to_look_at_a_directory_is_taken(path, monkeypatch):
+    monkeypatch.setattr("kvtier.tiers.directory.file_system_of", lambda _: "")
+
+    disk(path).close()

@@ -515,7 +515,7 @@ def test_a_store_gets_blocks_the_direct_way_and_counts_damage(fake, path):
 
 
 def raw_flip_last(tier, key):
-    with (tier._env._path / "data.mdb").open("r+b") as file:
+    with tier._volume.env.data.open("r+b") as file:
         file.seek(place_of(tier, key) + PAGE_BYTES + tier.block_bytes - 1)
         last = file.read(1)[0]
         file.seek(-1, os.SEEK_CUR)

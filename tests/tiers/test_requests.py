@@ -108,8 +108,8 @@ def test_a_record_that_cannot_be_read_is_named_and_those_before_it_are_served(co
 
 def test_a_batch_cut_short_gives_its_buffers_back(cold):
     tier, names = cold
-    free = len(tier._slabs.buffers._free)
+    free = len(tier._volume.slabs.buffers._free)
     tier.delete(names.keys[3:4])
 
     assert served(tier, names) == 3
-    assert len(tier._slabs.buffers._free) == free
+    assert len(tier._volume.slabs.buffers._free) == free

@@ -49,7 +49,7 @@ def places(path):
 
 
 def raw_env(path):
-    return lmdb.open(str(path), max_dbs=4)
+    return lmdb.open(str(path), max_dbs=10)
 
 
 def put_places(path, change):
@@ -77,7 +77,7 @@ def test_the_file_grows_by_slabs_as_blocks_come(path):
     with closing(disk(path, 12)) as tier:
         for number in range(12):
             put(tier, number)
-            sizes.append(tier._slabs.num_slots)
+            sizes.append(tier._volume.slabs.num_slots)
 
     assert sizes == [4] * 4 + [8] * 4 + [12] * 4
 
@@ -85,15 +85,15 @@ def test_the_file_grows_by_slabs_as_blocks_come(path):
 def test_a_full_tier_writes_in_place(path):
     with closing(disk(path, 8)) as tier:
         put(tier, *range(8))
-        size, last = tier.file_bytes, tier._env.last_page
+        size, last = tier.file_bytes, tier._volume.env.last_page
         for number in range(8, 80):
             tier.delete(chain(number - 8).keys)
             put(tier, number)
 
         assert held(tier) == list(range(72, 80))
         assert whole(tier, *range(72, 80))
-        assert tier._slabs.num_slots == 8
-        assert tier._env.last_page - last < 12  # pages of the index that changed hands
+        assert tier._volume.slabs.num_slots == 8
+        assert tier._volume.env.last_page - last < 12  # pages of the index that changed hands
         assert tier.file_bytes - size < 16 * PAGE_BYTES
 
 
@@ -108,7 +108,7 @@ def test_places_that_are_kept_are_right(filled):
     kept = places(filled)
 
     with closing(disk(filled, 12)) as tier:
-        assert not tier._slabs.has_unkept_places
+        assert not tier._volume.slabs.has_unkept_places
         assert whole(tier, *range(10))
     assert len(kept) == 3
     assert places(filled) == kept
@@ -130,7 +130,7 @@ def test_a_wrong_place_is_put_right_before_anything_is_written(filled, wrong):
 def test_slabs_killed_before_their_place_was_kept_are_found(path):
     tier = disk(path, 12)
     put(tier, *range(10))
-    tier._slabs._unwritten.clear()
+    tier._volume.slabs._unwritten.clear()
     tier.close()
     put_places(path, lambda value: bytes(8) + value[8:])
 
@@ -143,7 +143,7 @@ def test_a_leftover_of_a_slab_that_was_not_committed_is_not_taken_for_it(filled)
     put_places(filled, lambda value: value[:8] + os.urandom(16))
 
     with closing(disk(filled, 12)) as tier:
-        assert tier._slabs.unused(np.empty(0, np.uint32)) == []
+        assert tier._volume.slabs.unused(np.empty(0, np.uint32)) == []
         with pytest.raises(CorruptBlockError, match="its place in the file is lost"):
             whole(tier, 1)
 
@@ -180,7 +180,7 @@ def test_where_direct_io_is_not_to_be_had_the_page_cache_serves(filled, monkeypa
     with closing(disk(filled, 12)) as tier:
         put(tier, 20, 21)
 
-        assert not tier._slabs.direct
+        assert not tier._volume.slabs.direct
         assert whole(tier, *range(10), 20, 21)
 
 
@@ -195,7 +195,7 @@ def test_a_file_system_that_takes_the_flag_and_refuses_the_read_is_found_out(fil
     monkeypatch.setattr(os, "preadv", refuse)
 
     with closing(disk(filled, 12)) as tier:
-        assert not tier._slabs.direct
+        assert not tier._volume.slabs.direct
         assert whole(tier, *range(10))
 
 

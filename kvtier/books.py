@@ -1,0 +1,142 @@
+"""What a placement's parts write to: places taken, tiers' rules, and blocks given up.
+
+Part of ``kvtier.placement``, which says the rules; like it without I/O, clock or torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kvtier.hashing import BlockHash, Label
+from kvtier.index import Node, PrefixIndex
+from kvtier.policy.base import EvictionPolicy
+
+
+class Move(NamedTuple):
+    """One copy to make. ``src`` is None for a new block, ``dst`` is None for a drop."""
+
+    key: BlockHash
+    src: int | None
+    dst: int | None
+    keep: bool = False
+    """The source keeps its copy."""
+
+
+@dataclass(slots=True)
+class TierRules:
+    """What placement knows of a tier."""
+
+    capacity_blocks: int
+    """Blocks the tier may hold, arrivals and leavers included."""
+
+    policy: EvictionPolicy
+    """Orders this tier's blocks; used by nothing else."""
+
+    durable: bool = False
+    """A promotion leaves the copy here, since writing it again costs more than keeping it."""
+
+    takes: bool = True
+    """The tier can be written to at present. One that cannot is no place for a victim."""
+
+
+class Books:
+    """Places, rules and the index of one placement.
+
+    Args:
+        tiers: Fastest first.
+    """
+
+    def __init__(self, tiers: Sequence[TierRules]) -> None:
+        self.rules = list(tiers)
+        self.used = [0] * len(self.rules)
+        """Places taken, by tier: blocks held, arriving and leaving, and strangers."""
+        self.index = PrefixIndex()
+        self.strangers: list[dict[BlockHash, Label]] = [{} for _ in self.rules]
+        """By tier, blocks that another process brought and whose parent is not held here; oldest first."""
+
+    def parent_alive(self, label: Label) -> bool:
+        """Whether a block may hang where its label says."""
+        parent = self.index.get(label.parent)
+        return label.depth == 0 or (parent is not None and not parent.dead and parent.depth < label.depth)
+
+    def drop(self, node: Node, tier: int) -> Move:
+        """Order a victim out; without another copy it is given up now, since its parent may be next."""
+        node.tiers &= ~(1 << tier)
+        node.moves += 1
+        if not node.tiers:
+            self.index.detach(node)
+        return Move(node.key, tier, None)
+
+    def drop_stranger(self, tier: int) -> Move | None:
+        """Order the oldest stranger out of a tier, if there is one that nothing else concerns."""
+        for key, label in self.strangers[tier].items():
+            node = self.index.nodes.get(key)
+            if node is None or not node.moves:
+                del self.strangers[tier][key]
+                return next(move for move in self.turn_away(key, label, tier) if move.src == tier)
+        return None
+
+    def turn_away(self, key: BlockHash, label: Label, tier: int) -> list[Move]:
+        """Drops for a block that a tier holds and that has no place in the forest."""
+        node = self.index.nodes.get(key)
+        if node is None:
+            node = self.index.nodes[key] = Node(key, label, None)
+            node.dead = True
+        node.doomed |= 1 << tier
+        return self.settle(node)
+
+    def leave(self, node: Node, tier: int) -> None:
+        """A block's bytes are gone from a tier, which stopped serving it when the move was planned."""
+        self.used[tier] -= 1
+        node.doomed &= ~(1 << tier)
+
+    def doom(self, node: Node, tier: int) -> None:
+        """Stop serving a block from a tier; its bytes are dropped once nothing is in flight."""
+        node.tiers &= ~(1 << tier)
+        node.doomed |= 1 << tier
+        self.rules[tier].policy.remove([node.key])
+
+    def estrange(self, node: Node, tier: int) -> None:
+        """Stop serving a block from a tier that others use too; its bytes stay there."""
+        node.tiers &= ~(1 << tier)
+        self.rules[tier].policy.remove([node.key])
+        self.strangers[tier][node.key] = node.label
+
+    def kill(self, node: Node, *, spare: int | None = None) -> list[Move]:
+        """Give up a block that cannot be read any more, with all its descendants.
+
+        Args:
+            node: The block.
+            spare: A tier whose copies of descendants stay, for others who may still use them.
+        """
+        follow: list[Move] = []
+        for lost in list(self.index.subtree(node)):
+            for tier in range(len(self.rules)):
+                if lost.tiers >> tier & 1:
+                    if tier == spare:
+                        self.estrange(lost, tier)
+                    else:
+                        self.doom(lost, tier)
+            lost.dead = True
+            follow += self.settle(lost)
+        self.index.detach(node)
+        return follow
+
+    def resolve(self, node: Node, *, spare: int | None = None) -> list[Move]:
+        """After a change: a block that nothing holds and nothing brings takes its descendants along."""
+        if node.tiers or node.moves or node.dead:
+            return self.settle(node)
+        return self.kill(node, spare=spare)
+
+    def settle(self, node: Node) -> list[Move]:
+        """Once nothing is in flight: order the drop of doomed copies, or let a dead node go."""
+        if node.moves:
+            return []
+        if not node.doomed:
+            self.index.sweep_out(node)
+            return []
+        drops = [Move(node.key, tier, None) for tier in range(len(self.rules)) if node.doomed >> tier & 1]
+        node.moves = len(drops)
+        return drops

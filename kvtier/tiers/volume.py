@@ -1,0 +1,384 @@
+"""One opening of a disk tier's directory: index, slots and records of its data file.
+
+A write, whoever else has the directory open:
+
+    LMDB's write lock --- follow the journal --- take slots --- write records --- commit --- give the lock back
+                          (slots that others        no reader older       index, books and
+                           took or left)            than their drop       journal together
+
+So the slots that two processes write are never the same, and a writer that dies leaves slots that
+no entry names, which are free. Readers take no lock: a read transaction keeps what it sees from
+being written over (``kvtier.tiers.slots``).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from kvtier.errors import CorruptBlockError, TierError, TierFullError, TierUnavailableError
+from kvtier.format import header_bytes, record_bytes, seal, unpack_entry, whole_pages
+from kvtier.hashing import BlockHash, Label
+from kvtier.listing import Listing
+from kvtier.tiers.copying import Striper
+from kvtier.tiers.entries import Entries, read_entries, slot_of
+from kvtier.tiers.environment import Environment
+from kvtier.tiers.journal import NO_SLOT, Commit, lines_since, quarantined
+from kvtier.tiers.layout import layout_for
+from kvtier.tiers.records import Records
+from kvtier.tiers.slabs import Slabs, whole_pages_of
+from kvtier.tiers.slots import Slots
+from kvtier.tiers.structure import structural_problem
+
+log = logging.getLogger("kvtier")
+
+#: Longest that a writer waits for readers of dropped blocks, wherever they are, before it gives up.
+READER_PATIENCE_S = 5.0
+
+#: How long a file that could not grow is taken for as large as it gets.
+_NO_GROWTH_S = 5.0
+
+#: Slots that may be kept from being written because their bytes did not verify: a share of all, and at least some.
+_QUARANTINE_SHARE, _QUARANTINE_LEAST = 64, 8
+
+
+class Sizes(NamedTuple):
+    """What is fixed about a tier's blocks and its file."""
+
+    capacity_bytes: int
+    block_bytes: int
+    block_tokens: int
+    min_free_bytes: int
+
+
+class Followed(NamedTuple):
+    """What other processes have done since it was last asked."""
+
+    added: list[tuple[BlockHash, Label]]
+    dropped: list[BlockHash]
+
+
+class Volume:
+    """An open directory.
+
+    Args:
+        name: The tier's name.
+        path: The directory.
+        sizes: Of the tier.
+        striper: Threads to move records with.
+        keep_cached: Write and read through the page cache instead of around it.
+    """
+
+    def __init__(self, name: str, path: Path, sizes: Sizes, striper: Striper, *, keep_cached: bool) -> None:
+        self.name = name
+        self._sizes = sizes
+        self._header = header_bytes(sizes.block_tokens)
+        self._striper = striper
+        record = record_bytes(sizes.block_bytes, sizes.block_tokens)
+        self.env = Environment(
+            name,
+            path,
+            capacity_bytes=sizes.capacity_bytes,
+            block_bytes=sizes.block_bytes,
+            layout=layout_for(sizes.capacity_bytes // sizes.block_bytes, whole_pages(record)),
+        )
+        self.slots = Slots()
+        self._suspects: dict[int, str] = {}
+        """Slots whose bytes did not verify, and why, until their block is dropped."""
+        self._num_quarantined = 0
+        self._seen = 0
+        """The last commit whose slots are in ``slots``."""
+        self._no_growth_until = 0.0
+        self.hindrance: str | None = None
+        """Why the file could not grow when it last should have."""
+        try:
+            self.slabs = Slabs(self.env, self.env.layout, record, readers=striper.threads + 1, keep_cached=keep_cached)
+            self.records = Records(self.slabs, striper, header=self._header, block_bytes=sizes.block_bytes)
+            self.opening: Listing | None = None
+            """What ``listing`` would find, as it was read at opening; until it is asked for or changes."""
+            self._map_bytes = self.env.map_bytes
+            self._stamp = self.env.directory.state().st_mtime_ns
+            """When the file was last written by this process, by the file system's clock."""
+            self.opening = self._take_stock()
+        except BaseException:
+            self.env.close()
+            raise
+
+    def trouble(self) -> str | None:
+        """Why the file cannot be used as it is: somebody has removed it, cut it, or written to it."""
+        state = self.env.directory.state()
+        if state.st_nlink == 0:
+            return f"{self.env.data} was removed while it was open"
+        if state.st_size < self._map_bytes:
+            return f"{self.env.data} was cut to {state.st_size} bytes while it was open"
+        if state.st_mtime_ns == self._stamp or not self.env.try_writing():
+            return None
+        try:  # nobody of this process is writing
+            return self._look_at_foreign_change()
+        finally:
+            self.env.done_trying()
+
+    def _look_at_foreign_change(self) -> str | None:
+        """Who wrote to the file? Another kvtier has a lock on it. Anybody else may have left anything."""
+        now = self.env.directory.state().st_mtime_ns
+        if now == self._stamp or not self.env.directory.is_alone():
+            self._stamp = now
+            return None
+        problem = structural_problem(self.env.data)
+        if problem is None:  # records prove themselves when they are read
+            self._stamp = now
+            return None
+        return f"{self.env.data} was damaged while it was open: {problem}"
+
+    @property
+    def seen(self) -> int:
+        """Number of the last commit that is taken up."""
+        return self._seen
+
+    @property
+    def room_blocks(self) -> int:
+        """Blocks that can be held now: fewer than the capacity while the file cannot grow."""
+        capacity = self._sizes.capacity_bytes // self._sizes.block_bytes
+        return capacity if time.monotonic() >= self._no_growth_until else min(capacity, self._usable_slots())
+
+    def places(self, txn: Any, keys: Sequence[BlockHash]) -> tuple[list[int], CorruptBlockError | None]:
+        """Where each record lies, as far as the run is held, and what ends it if that is damage.
+
+        Good until the transaction ends.
+        """
+        places: list[int] = []
+        for key in keys:
+            stored = txn.get(key, db=self.env.index)
+            if stored is None:
+                break
+            slot = slot_of(stored)
+            if slot is not None and slot >= self.slabs.num_slots:
+                self.slabs.follow(txn)
+            place = None if slot is None else self.slabs.place(slot)
+            if place is None:
+                return places, CorruptBlockError(key, "its place in the file is lost", "place")
+            places.append(place)
+        return places, None
+
+    def suspect(self, key: BlockHash, reason: str) -> None:
+        """A block did not verify: once it is dropped, its slot is not written again."""
+        with suppress(TierError), self.env.reading() as txn:
+            stored = txn.get(key, db=self.env.index)
+            slot = None if stored is None else slot_of(stored)
+            if slot is not None:
+                self._suspects[slot] = reason
+
+    def write(self, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor], labels: Sequence[Label]) -> None:
+        """See ``Tier.write``; the arguments have been checked."""
+        with self.env.writing():
+            deadline = time.monotonic() + READER_PATIENCE_S
+            while (missing := self._try_to_write(keys, blocks, labels)) is not None:
+                if missing > 0:
+                    self._grow(missing)
+                elif time.monotonic() > deadline:
+                    raise TierUnavailableError(
+                        self.name, f"readers have held up the reuse of dropped blocks for {READER_PATIENCE_S} s"
+                    )
+                else:
+                    self.env.forget_dead_readers()
+                    time.sleep(0.0005)
+
+    def remove(self, keys: Sequence[BlockHash]) -> int:
+        """See ``Tier.delete``."""
+        with self.env.writing():
+            gone: list[int] = []
+            with self._changing() as commit:
+                found = {key: commit.get(key) for key in keys}
+                slots = {key: slot_of(memoryview(entry)) for key, entry in found.items() if entry is not None}
+                for key, slot in slots.items():
+                    if slot is None or self.slabs.place(slot) is None or self._kept_back(commit, slot):
+                        commit.drop(key, NO_SLOT)
+                    else:
+                        commit.drop(key, slot)
+                        gone.append(slot)
+                number = commit.id
+            self.slots.leave(gone, number)
+            return len(slots)
+
+    def keep_places(self) -> None:
+        """Note where new slabs lie, if that is not noted yet."""
+        with self.env.writing():
+            if self.slabs.has_unkept_places:
+                with self.env.change() as commit:
+                    self.slabs.keep_places(commit)
+                self.slabs.places_kept()
+                self._stamp = self.env.directory.state().st_mtime_ns
+
+    def listing(self) -> Listing:
+        """Everything held; the first time as it was read at opening, if nothing has changed since."""
+        found, self.opening = self.opening, None
+        return self.entries().listing if found is None else found
+
+    def entries(self) -> Entries:
+        """The whole index as columns."""
+        with self.env.reading(buffers=False) as txn:
+            return read_entries(txn.cursor(self.env.index), txn.stat(self.env.index)["entries"])
+
+    def followed(self, since: int) -> tuple[int, Followed | None]:
+        """What others committed behind a commit, and the last one; None if that is not known any more."""
+        with self.env.reading(buffers=False) as txn:
+            last = self.env.books_in(txn).commit
+            lines = lines_since(self.env, txn, since)
+            if lines is None:
+                return last, None
+            latest = {change.key: change.added for line in lines for change in line}
+            added: list[tuple[BlockHash, Label]] = []
+            for key in (key for key, is_held in latest.items() if is_held):
+                stored = txn.get(key, db=self.env.index)
+                if stored is not None:
+                    added.append((key, unpack_entry(stored).label))
+            return last, Followed(added, [key for key, is_held in latest.items() if not is_held])
+
+    def close(self) -> None:
+        """Close the directory; a second close does nothing."""
+        self.env.close()
+        self.slabs.close()
+
+    def _try_to_write(
+        self, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor], labels: Sequence[Label]
+    ) -> int | None:
+        """Write in one transaction; None if done, else how many slots are missing: 0 if readers hold them up."""
+        taken: list[int] = []
+        number = 0
+        try:
+            with self._changing() as commit:
+                first = {key: i for i, key in reversed(list(enumerate(keys)))}
+                news = sorted(i for key, i in first.items() if commit.get(key) is None)
+                self._check_room(commit, len(news))
+                if len(news) > self.slots.spare:
+                    return len(news) - self.slots.spare
+                slots = self.slots.take(len(news), self.env.oldest_reader())
+                if slots is None:
+                    return 0
+                taken, number = slots, commit.id
+                self._fill(taken, [(keys[i], blocks[i], labels[i]) for i in news])
+                for slot, i in zip(taken, news, strict=True):
+                    commit.add(keys[i], slot, labels[i])
+        except BaseException:
+            if taken and self.env.last_commit < number:  # else it is not sure: nobody uses them until a restart
+                self.slots.free(taken)
+            raise
+        return None
+
+    @contextmanager
+    def _changing(self) -> Iterator[Commit]:
+        """A transaction that has followed all others, and notes the places of new slabs."""
+        try:
+            with self.env.change() as commit:
+                self._follow(commit)
+                yield commit
+                if commit.changed:
+                    self.slabs.keep_places(commit)
+        finally:
+            self._stamp = self.env.directory.state().st_mtime_ns
+        if commit.changed:
+            self._seen = commit.number
+            self.opening = None
+            self.slabs.places_kept()
+
+    def _follow(self, commit: Commit) -> None:
+        """Take up what others have done to the slots since the last transaction of this process."""
+        self.slabs.follow(commit.txn)
+        for number in range(self.slots.num // self.slabs.layout.slab_slots, self.slabs.num_slabs):
+            self.slots.extend((number + 1) * self.slabs.layout.slab_slots)
+            self.slots.free(self.slabs.slots_of(number))
+        if commit.before.commit == self._seen:
+            return
+        lines = lines_since(self.env, commit.txn, self._seen)
+        if lines is None:
+            found = read_entries(commit.txn.cursor(self.env.index), commit.txn.stat(self.env.index)["entries"])
+            self._stock(found, commit.txn, commit.id - 1)
+        for change in (change for line in lines or () for change in line):
+            if change.added:
+                self.slots.occupy([change.slot])
+            elif change.slot < self.slots.num:
+                self.slots.leave([change.slot], commit.id - 1)
+        self._seen = commit.before.commit
+
+    def _take_stock(self) -> Listing:
+        """Read the index: slots that no entry names are spare, entries that cannot be read are removed."""
+        with self.env.reading(buffers=False) as txn:
+            self._seen = self.env.books_in(txn).commit
+            found = read_entries(txn.cursor(self.env.index), txn.stat(self.env.index)["entries"])
+            self._stock(found, txn, txn.id())
+        if found.damaged:
+            log.warning("%s: %d index entries are damaged; their blocks are lost", self.name, len(found.damaged))
+            with suppress(TierError):  # a disk that refuses can still be read
+                self.remove([BlockHash(key) for key in found.damaged])
+        return found.listing
+
+    def _stock(self, found: Entries, txn: Any, commit: int) -> None:
+        """Slots as the index says; what it does not name may still be read by somebody with an older snapshot."""
+        bad = [slot for slot, _ in quarantined(self.env, txn)]
+        self._num_quarantined = len(bad)
+        self.slots = Slots()
+        self.slots.extend(self.slabs.num_slots)
+        self.slots.leave(self.slabs.unused(np.concatenate([found.slots, np.array(bad, np.uint32)])), commit)
+
+    def _check_room(self, commit: Commit, num_new: int) -> None:
+        capacity, used = commit.before.capacity_blocks, commit.before.blocks
+        if used + num_new > capacity:
+            raise TierFullError(
+                self.name, f"{num_new} blocks do not fit: {capacity - used} of {capacity} places are free"
+            )
+
+    def _grow(self, missing: int) -> None:
+        """Add slabs for so many slots, as far as the disk has room for them."""
+        slabs = -(-missing // self.slabs.layout.slab_slots)
+        try:
+            free, floor = self.env.free_bytes, self._sizes.min_free_bytes
+            if free - slabs * self.slabs.layout.slab_bytes < floor:
+                raise TierFullError(
+                    self.name, f"the disk has {free} bytes left and {floor} must stay free; nothing was written"
+                )
+            for _ in range(slabs):
+                self.slabs.grow()
+            self.hindrance = None
+        except TierError as exc:
+            self.hindrance = exc.reason
+            self._no_growth_until = time.monotonic() + _NO_GROWTH_S
+            raise
+        finally:
+            self._stamp = self.env.directory.state().st_mtime_ns
+
+    def _usable_slots(self) -> int:
+        reachable = sum(len(self.slabs.slots_of(number)) for number in range(self.slabs.num_slabs))
+        return reachable - self._num_quarantined
+
+    def _kept_back(self, commit: Commit, slot: int) -> bool:
+        """Whether a slot goes into quarantine instead of being written again."""
+        reason = self._suspects.pop(slot, None)
+        limit = max(_QUARANTINE_LEAST, self.slots.num // _QUARANTINE_SHARE)
+        if reason is None or self._num_quarantined >= limit:
+            return False
+        commit.quarantine(slot, reason)
+        self._num_quarantined += 1
+        return True
+
+    def _fill(self, slots: Sequence[int], news: Sequence[tuple[BlockHash, torch.Tensor, Label]]) -> None:
+        """Write records to slots; returns when the medium has them, durable with the next commit."""
+
+        def work(turns: Iterable[int]) -> None:
+            for turn in turns:
+                key, block, label = news[turn]
+                buffer = self.slabs.buffers.take()
+                try:
+                    header, payload = buffer[: self._header], whole_pages_of(block, buffer[self._header :])
+                    seal(header, payload[: self._sizes.block_bytes], key, label)
+                    self.slabs.write(slots[turn], [header, payload])
+                finally:
+                    self.slabs.buffers.give_back(buffer)
+
+        self._striper.run(len(news), work, self._striper.threads)

@@ -1,0 +1,1 @@
+"""Faults done to stores on purpose, and a count of what was lost or wrong afterwards."""
