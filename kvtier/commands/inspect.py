@@ -41,28 +41,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _text(found: Inspection) -> str:
-    orphans = f", {found.orphans:,} of them without their prefix" if found.orphans else ""
     parts = [
         f"{found.directory}" + (f" (in use by process {found.in_use_by})" if found.in_use_by else ""),
-        table(
-            ("", ""),
-            [
-                (
-                    "blocks",
-                    f"{found.blocks:,} of {found.block_tokens} tokens, {human_bytes(found.block_bytes)}{orphans}",
-                ),
-                ("room for", "unknown" if found.capacity_blocks is None else f"{found.capacity_blocks:,} blocks"),
-                ("accounted", human_bytes(found.payload_bytes)),
-                ("on disk", human_bytes(found.file_bytes)),
-                (
-                    "slots",
-                    (
-                        f"{found.slots_used:,} used, {found.slots - found.slots_used:,} free, "
-                        f"{human_bytes(found.slot_bytes)} each"
-                    ),
-                ),
-            ],
-        ).lstrip("\n"),
+        _sizes(found),
         table(
             ("namespace", "blocks", "payload", "prompts", "of"),
             [(s.root[:12], f"{s.blocks:,}", human_bytes(s.bytes), f"{s.prompts:,}", _of(s)) for s in found.spaces],
@@ -73,6 +54,20 @@ def _text(found: Inspection) -> str:
         "prefixes with most blocks below them\n" + _prefixes(found.top, "below", [f"{p.below:,}" for p in found.top]),
     ]
     return "\n\n".join(parts)
+
+
+def _sizes(found: Inspection) -> str:
+    orphans = f", {found.orphans:,} of them without their prefix" if found.orphans else ""
+    free = found.slots - found.slots_used - found.slots_quarantined
+    bad = f", {found.slots_quarantined:,} in quarantine" if found.slots_quarantined else ""
+    rows = [
+        ("blocks", f"{found.blocks:,} of {found.block_tokens} tokens, {human_bytes(found.block_bytes)}{orphans}"),
+        ("room for", "unknown" if found.capacity_blocks is None else f"{found.capacity_blocks:,} blocks"),
+        ("accounted", human_bytes(found.payload_bytes)),
+        ("on disk", human_bytes(found.file_bytes)),
+        ("slots", f"{found.slots_used:,} used, {free:,} free{bad}, {human_bytes(found.slot_bytes)} each"),
+    ]
+    return table(("", ""), rows).lstrip("\n")
 
 
 def _of(space: Space) -> str:

@@ -6,6 +6,7 @@ before a fork all have the same blocks below them and would fill any list of the
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -141,7 +142,9 @@ def _ages(held: Held) -> list[Bar]:
         return []
     ages = time.time() - held.heads["time"].astype(np.float64)
     limits = [0.0, *(limit for limit, _ in _AGES), np.inf]
-    labels = [*(f"under {name}" for _, name in _AGES), f"over {_AGES[-1][1]}"]
+    names = [name for _, name in _AGES]
+    between = [f"{low} to {high}" for low, high in itertools.pairwise(names)]
+    labels = [f"under {names[0]}", *between, f"over {names[-1]}"]
     counts, _ = np.histogram(np.clip(ages, 0, None), limits)
     return [Bar(label=label, blocks=int(count)) for label, count in zip(labels, counts, strict=True)]
 

@@ -12,6 +12,7 @@ from doctor_helpers import (
     SIDE,
     SLOT,
     all_held,
+    destroy_trees,
     entry_of,
     fill,
     flip,
@@ -135,6 +136,16 @@ def test_another_format_is_refused(store):
 
     with pytest.raises(ConfigError, match="has format 9"):
         check(store, repair=True)
+
+
+def test_lmdb_is_not_asked_about_a_file_whose_pages_are_damaged(store, monkeypatch):
+    def ask(*_, **__):
+        raise AssertionError("LMDB has been handed a damaged file")
+
+    destroy_trees(store)
+    monkeypatch.setattr("kvtier.doctor.reading.lmdb.open", ask)
+
+    assert kinds(check(store)) == {"structure": 1}
 
 
 # Records

@@ -63,7 +63,7 @@ def test_ages_are_those_of_the_clock(store):
 
     assert {bar.label: bar.blocks for bar in inspect(store).ages if bar.blocks} == {
         "under 1 min": 9,
-        "under 6 h": 1,
+        "1 h to 6 h": 1,
         "over 1 week": 1,
     }
 
