@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib import formats_report
+from lib import formats_report, integrity_report
 from lib.bandwidth_markdown import markdown
 from lib.result_tables import layerwise_table, meeting_table, scale_table
 
@@ -51,8 +51,8 @@ def renew(page: Path, texts: dict[str, str], *, write: bool) -> list[str]:
 def parts() -> dict[str, dict[str, str]]:
     """Every marked part's text, by page."""
     names = ("reload_vs_prefill", "tier_bandwidth", "index_scale", "layerwise", "compute_or_load", "storage_formats")
-    reload, bandwidth, scale, layerwise, meeting, formats = (
-        json.loads((RESULTS / f"{name}.json").read_text()) for name in names
+    reload, bandwidth, scale, layerwise, meeting, formats, integrity = (
+        json.loads((RESULTS / f"{name}.json").read_text()) for name in (*names, "integrity")
     )
     return {
         "README.md": {
@@ -66,6 +66,7 @@ def parts() -> dict[str, dict[str, str]]:
             "scale": scale_table(scale),
             "layerwise": layerwise_table(layerwise),
             "meeting": meeting_table(meeting),
+            "integrity": integrity_report.markdown(integrity),
         },
         "docs/formats.md": {"formats": formats_report.markdown(formats)},
     }

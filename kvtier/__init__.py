@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kvtier.answers import Flushed, Hit, Stored
+    from kvtier.answers import Flushed, Hit, Leased, Stored
     from kvtier.config import parse_size
     from kvtier.errors import (
         BlockRefusedError,
@@ -47,6 +47,7 @@ __all__ = [
     "KVSpec",
     "KVTierError",
     "LMDBTier",
+    "Leased",
     "MemoryTier",
     "Namespace",
     "SpecMismatchError",

@@ -41,6 +41,18 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Leased:
+    """A lease that has not been released."""
+
+    owner: str
+    num_blocks: int
+    """Blocks it keeps readable."""
+
+    seconds_left: float | None
+    """Until it lapses by itself; None for that of a read, which ends with the read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Flushed:
     """What flush or close brought to the last tier."""
 
@@ -49,3 +61,6 @@ class Flushed:
     seconds: float
     num_left: int
     """Blocks that only memory holds, because the last tier has no room for them."""
+
+    leaked: tuple[Leased, ...] = ()
+    """Leases that nobody had released when the store was closed; after a flush, none."""

@@ -37,4 +37,7 @@ def parse_size(size: int | str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", size) if isinstance(size, str) else None
     if found is None or found[2].lower() not in _UNITS:
         raise ConfigError(f"{size!r} is not a size; write bytes or a text like '512 MiB', '2 GiB', '40 GB'")
-    return int(float(found[1]) * _UNITS[found[2].lower()])
+    try:
+        return int(float(found[1]) * _UNITS[found[2].lower()])
+    except OverflowError:
+        raise ConfigError(f"a size of {len(found[1])} digits is more than any tier holds") from None

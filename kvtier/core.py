@@ -7,7 +7,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import asdict
+from typing import Any, Literal
 
 from kvtier.books import Move
 from kvtier.errors import (
@@ -19,6 +20,7 @@ from kvtier.errors import (
 )
 from kvtier.hashing import BlockHash
 from kvtier.health import Breaker
+from kvtier.leases import live
 from kvtier.metrics import Metrics
 from kvtier.placement import Placement
 from kvtier.rates import LoadRates
@@ -104,12 +106,13 @@ class Core:
             self._ailing = any(not each.works for both in self._breakers for each in both.values())
             self._tell_placement(tier)
 
-    def report(self) -> tuple[dict[str, int], dict[str, dict[str, int | str]]]:
-        """All counters, and for each tier by name its state and what it holds."""
+    def report(self) -> dict[str, Any]:
+        """All counters, live leases, and for each tier by name its state and what it holds."""
         with self.lock:
             counters = self.metrics.snapshot()
+            leases = [asdict(lease) for lease in live(self.placement.index)]
             states = [self._state(tier) for tier in range(len(self.tiers))]
-        return counters, {
+        tiers = {
             tier.name: {
                 "state": state,
                 "used_blocks": tier.used_bytes // tier.block_bytes,
@@ -118,6 +121,7 @@ class Core:
             }
             for tier, state in zip(self.tiers, states, strict=True)
         }
+        return {"counters": counters, "leases": leases, "tiers": tiers}
 
     def _state(self, tier: int) -> str:
         """``"ok"``, or what is wrong with a tier."""

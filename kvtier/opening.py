@@ -11,6 +11,8 @@ from kvtier.config import parse_size
 from kvtier.errors import ConfigError, SpecMismatchError
 from kvtier.formats.base import Codec, in_format
 from kvtier.formats.choice import codec_for
+from kvtier.formats.encrypted import Encrypted
+from kvtier.formats.keys import KeySource, load_key
 from kvtier.hashing import Namespace
 from kvtier.spec import KVSpec
 from kvtier.store import TieredStore
@@ -30,6 +32,7 @@ def open_store(
     on: str | torch.device = "cpu",
     disk_format: str = "raw",
     disk_budget: float | None = None,
+    encryption_key: KeySource | None = None,
     gpu_direct: Literal["off", "auto"] = "off",
     **options: Any,
 ) -> TieredStore:
@@ -49,15 +52,20 @@ def open_store(
             directory serves the blocks of one format only.
         disk_budget: With ``"lossless"``: share of its raw bytes that a block may take, see
             ``kvtier.formats.lossless.Lossless``.
+        encryption_key: Encrypts what is written to disk, in any format: 32 random bytes, or the path of a file that
+            holds them, or a function that returns them; see ``kvtier.formats.keys.load_key`` and
+            docs/security.md. The namespace is one of its own for every key: a directory opened with
+            another key serves nothing of the first one.
         gpu_direct: ``"auto"``: blocks go from the drive straight into GPU memory where GPUDirect Storage is there
-            for it, see ``kvtier.tiers.disk.LMDBTier``. Only with ``"raw"``: other formats are decoded on the CPU.
+            for it, see ``kvtier.tiers.disk.LMDBTier``. Only with ``"raw"`` and without a
+            key: what is encoded or encrypted goes through the CPU.
         options: Passed on to ``TieredStore``.
 
     Returns:
         An open store; use it as a context manager, or call ``close``.
 
     Raises:
-        ConfigError: No tier has room for a block, the directory cannot be used, or the format cannot.
+        ConfigError: No tier has room for a block, or the directory, the format or the key cannot be used.
         SpecMismatchError: The directory holds blocks of another geometry, or in another format.
     """
     spec = namespace.spec
@@ -65,8 +73,13 @@ def open_store(
     if sizes["disk"] and directory is None:
         raise ConfigError("a disk tier needs a directory; pass one, or disk=0")
     codec = _codec(disk_format, disk_budget, spec, sizes["disk"])
+    if encryption_key is not None:
+        if not sizes["disk"]:
+            raise ConfigError("encryption_key is for a disk tier; give disk a size, or leave the key out")
+        codec = Encrypted(spec, load_key(encryption_key), codec)
     if gpu_direct != "off" and (codec is not None or not sizes["disk"]):
-        raise ConfigError(f"gpu_direct={gpu_direct!r} is for a disk tier of raw blocks; leave it out")
+        raise ConfigError(f"gpu_direct={gpu_direct!r} is for a disk tier of raw blocks, not encrypted; leave it out")
+    names = namespace if codec is None else in_format(namespace, codec.name)
     where = torch.device(on)
     tiers: list[Tier] = []
     try:
@@ -79,7 +92,7 @@ def open_store(
                     name, capacity_bytes=sizes[name], block_bytes=spec.block_bytes, device=on_device, pinned=pinned
                 )
                 tiers.insert(0, pool)
-        return TieredStore(tiers, namespace if codec is None else in_format(namespace, codec.name), **options)
+        return TieredStore(tiers, names, **options)
     except BaseException:
         for tier in tiers:
             tier.close()
@@ -116,7 +129,7 @@ def _disk_tier(
             gpu_direct=gpu_direct,
         )
     except SpecMismatchError as exc:
-        raise SpecMismatchError(f"{exc}; or was it written with another disk_format?") from exc
+        raise SpecMismatchError(f"{exc}; or was it written with another disk_format? Or with a key?") from exc
     if codec is None:
         return tier
     return EncodedTier(tier, codec)

@@ -140,7 +140,7 @@ class Placement:
         last = self.num_tiers - 1
         if keys is None:
             above = [node for node in self.index.alive(besides=last) if node.tiers & ~(1 << last)]
-            keys = [node.key for node in sorted(above, key=lambda node: node.depth)]
+            keys = [node.key for node in sorted(above, key=lambda node: (node.depth, node.key))]
         down: list[Move] = []
         with Sweep(self._books, keys) as sweep:
             for key in keys:

@@ -19,6 +19,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, Self
 from weakref import WeakSet
 
@@ -29,6 +30,7 @@ from kvtier.answers import Flushed, Hit, Stored
 from kvtier.core import Core
 from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierError
 from kvtier.hashing import BlockHash, Chain, Namespace, name_chain
+from kvtier.leases import name_leaked, release_lapsed
 from kvtier.listing import Listing
 from kvtier.neighbours import explained, neighbours_of
 from kvtier.placement import Placement, TierRules
@@ -109,8 +111,7 @@ class TieredStore:
             patience_s=put_patience_s,
         )
         self._streams: WeakSet[Stream[Hit]] = WeakSet()
-        self._closed = False
-        self._pid = os.getpid()
+        self._closed, self._pid = False, os.getpid()
         self._neighbours = neighbours_of(tiers, namespace)
         for i, tier in enumerate(tiers):
             if tier.durable:
@@ -150,10 +151,9 @@ class TieredStore:
             ttl_s: Seconds until the lease lapses by itself.
         """
         self._look_around()
-        keys = self.name(tokens).keys
-        placement = self._core.placement
+        keys, placement = self.name(tokens).keys, self._core.placement
         with self._core.lock:
-            self._expire_leases()
+            release_lapsed(self._core.placement.index)
             found = placement.match(keys)
             lease = placement.lease(keys, owner, time.monotonic() + ttl_s)
         try:
@@ -163,9 +163,8 @@ class TieredStore:
                 placement.release(lease)
 
     def stats(self) -> dict[str, Any]:
-        """Counters (see ``kvtier.metrics.COUNTERS``) and, by tier, its state and the blocks and bytes it holds."""
-        counters, tiers = self._core.report()
-        return {"counters": counters, "tiers": tiers, "write_behind_bytes": self._behind * self.spec.block_bytes}
+        """Counters (see ``kvtier.metrics.COUNTERS``), live leases and, by tier, its state and what it holds."""
+        return self._core.report() | {"write_behind_bytes": self._behind * self.spec.block_bytes}
 
     # Reading
 
@@ -248,7 +247,7 @@ class TieredStore:
         hit = explained(self._hit(sources, stopped_by), chain, self._core, self._neighbours)
         served = wanted.keys[: len(sources)]
         with self._core.lock:
-            self._expire_leases()
+            release_lapsed(self._core.placement.index)
             self._core.placement.touch(served)
             self._core.metrics.add("gets")
             self._core.metrics.add("missed_blocks", len(wanted) - len(sources), of=hit.stopped_by)
@@ -275,6 +274,7 @@ class TieredStore:
         self._look_around()
         keys = self.name(tokens).keys
         with self._core.lock:
+            release_lapsed(self._core.placement.index)
             moves = self._core.placement.plan_promote(keys)
         return self._mover.submit(moves, urgent=True)
 
@@ -308,6 +308,7 @@ class TieredStore:
             )
         check_blocks("put", self.spec.block_bytes, part.keys, blocks)
         with self._core.lock:
+            release_lapsed(self._core.placement.index)
             if any(map(self._core.holds, chain.keys[:1])):  # others make room for a prompt's tail before its head does
                 self._core.placement.touch(chain.keys)
         num_new = self._writer.write(part, blocks, chain)
@@ -330,6 +331,7 @@ class TieredStore:
         last = len(self.tiers) - 1
         if self.tiers[last].durable:
             with self._core.lock:
+                release_lapsed(self._core.placement.index)
                 moves = self._core.placement.plan_copy_down()
             self._mover.carry(moves)
             with self._core.lock:
@@ -346,8 +348,8 @@ class TieredStore:
         """Flush, then release every tier; a second close does nothing.
 
         Returns:
-            What was brought down, also logged. If a tier fails to flush, that is logged as a
-            warning and the store is closed all the same.
+            What was brought down, and the leases never released; also logged. If a tier fails to
+            flush, that is logged as a warning and the store is closed all the same.
         """
         done = Flushed(0, 0, 0.0, 0)
         if self._closed:
@@ -360,9 +362,7 @@ class TieredStore:
             log.warning("close: what only memory held is lost: %s", exc)
         self._closed = True
         with self._core.lock:
-            leaked = sorted({lease.owner for lease in self._core.placement.index.leases})
-        if leaked:
-            log.warning("close: leases never released, held by: %s", ", ".join(leaked))
+            done = replace(done, leaked=name_leaked(self._core.placement.index))
         self._mover.close()
         self._reader.close()
         for tier in self.tiers:
@@ -392,10 +392,6 @@ class TieredStore:
 
     def _hit(self, tiers: Sequence[int], stopped_by: str | None) -> Hit:
         return Hit(len(tiers) * self.spec.block_tokens, tuple(self.tiers[tier].name for tier in tiers), stopped_by)
-
-    def _expire_leases(self) -> None:
-        for lease in self._core.placement.index.expire(time.monotonic()):
-            log.warning("lease of %s lapsed after its deadline; it held %d blocks", lease.owner, len(lease.nodes))
 
     def _check_open(self) -> None:
         if self._closed:

@@ -121,8 +121,12 @@ class Stream(Generic[Result]):
             finally:
                 arrivals.finish(whole=whole)
 
-        self._thread = threading.Thread(target=run, name="kvtier-stream", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = threading.Thread(target=run, name="kvtier-stream", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread is to be had: what is held for the read is let go when it is done here
+            self._thread = None
+            run()
 
     def wait(self, layer: int) -> None:
         """Return when a layer of every promised block may be computed on; see ``Arrivals.wait``.
@@ -134,11 +138,12 @@ class Stream(Generic[Result]):
 
     def wait_for_end(self) -> None:
         """Return when nothing is copied any more, whatever came of it."""
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def result(self) -> Result:
         """What arrived, verified. Waits for the end of the read; the buffers are the caller's again."""
-        self._thread.join()
+        self.wait_for_end()
         if self._error is not None:
             raise self._error
         return self._result

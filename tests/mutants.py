@@ -410,9 +410,22 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
-        file="kvtier/streaming.py",
-        tests=("tests/test_streaming.py",),
+        file="kvtier/leases.py",
+        tests=("tests/test_leases.py",),
         mutants=(
+            Mutant("index.expire(time.monotonic())", "()", "a lease never lapses"),
+            Mutant("each.deadline - now", "each.deadline", "the time left is a date"),
+            Mutant("None if math.isinf(each.deadline) else", "", "a read under way has a deadline"),
+            Mutant('log.warning("close', 'log.info("close', "a leak is not warned of"),
+            Mutant("return leaked", "return ()", "close returns no leak"),
+            Mutant("for each in index.leases\n", "for each in list(index.leases)[:1]\n", "one lease stands for all"),
+        ),
+    ),
+    Group(
+        file="kvtier/streaming.py",
+        tests=("tests/test_streaming.py", "tests/test_leases.py"),
+        mutants=(
+            Mutant("self._thread = None\n            run()", "self._thread = None", "without a thread nobody reads"),
             Mutant("self._began and not", "not", "layers are there before the read began"),
             Mutant("if self._over and not self._whole:", "if False:", "a broken stream looks whole"),
             Mutant("[sources] * len", "[1] * len", "the first tier speaks for all"),
@@ -526,7 +539,7 @@ GROUPS: tuple[Group, ...] = (
             Mutant("out[used_bytes:] = 0", "pass", "what was there before is stored as well"),
             Mutant('layout=f"{namespace.layout}/{name}"', "layout=namespace.layout", "exact and lossy blocks mix"),
             Mutant("memory.strides[-1] != 1", "False", "strided bytes are taken for numbers"),
-            Mutant("return engine if slash and name in FORMATS else layout", "return engine", "chunks are forgotten"),
+            Mutant("if more and more[-1] in FORMATS:", "if more:", "chunks are forgotten"),
         ),
     ),
     Group(
@@ -578,8 +591,54 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/formats/encrypted.py",
+        tests=("tests/formats/test_encryption.py",),
+        mutants=(
+            Mutant(
+                "nonce = out.numpy(), os.urandom(_NONCE_BYTES)", "nonce = out.numpy(), bytes(_NONCE_BYTES)", "one nonce"
+            ),
+            Mutant(
+                "cipher.encrypt_into(nonce, plain, header + key,",
+                "cipher.encrypt_into(nonce, plain, key,",
+                "a bare header",
+            ),
+            Mutant("            plain[:] = 0  # the", "            pass  # the", "forged bytes are left to the caller"),
+            Mutant("encoded[self._end :] = 0", "pass", "what was there before is stored as well"),
+            Mutant("if len(stored) != self.encoded_bytes:", "if False:", "a block cut short is looked at"),
+            Mutant("if found != [_MAGIC, _VERSION, _CIPHER, 0]:", "if False:", "no reason for what is not encrypted"),
+            Mutant("if key_id != self._key.id:", "if False:", "no reason for another key"),
+            Mutant('f"{inner.name}/{own}"', "own", "formats mix under one key"),
+            Mutant(
+                'own = f"{ENCRYPTION}{key.id.hex()}"', 'own = f"{ENCRYPTION}{bytes(8).hex()}"', "names do not tell keys"
+            ),
+            Mutant("self.exact = inner is None or inner.exact", "self.exact = True", "a lossy format is called exact"),
+            Mutant("        elif not in_place:", "        elif False:", "a strided buffer is not filled"),
+        ),
+    ),
+    Group(
+        file="kvtier/formats/keys.py",
+        tests=("tests/formats/test_keys.py", "tests/formats/test_encryption.py"),
+        mutants=(
+            Mutant("self._of_blocks.copy()", "self._of_blocks", "a block's key depends on those before it"),
+            Mutant("        state.update(name)\n", "", "one key for all names"),
+            Mutant("| os.O_NOFOLLOW", "", "a link is followed"),
+            Mutant(" | os.O_NONBLOCK", "", "a pipe is waited for"),
+            Mutant("if not stat.S_ISREG(status.st_mode):", "if False:", "a directory is read"),
+            Mutant("if status.st_uid != os.geteuid():", "if False:", "somebody else's key"),
+            Mutant("status.st_mode & 0o077", "status.st_mode & 0o007", "the group reads the key"),
+            Mutant("status.st_mode & 0o077", "status.st_mode & 0o044", "others may change the key"),
+            Mutant(
+                "    if len(content) == KEY_BYTES:", "    if len(digits) == KEY_BYTES:", "a newline is taken for a part"
+            ),
+            Mutant("if len(digits) != 2 * KEY_BYTES or len(secret)", "if len(secret)", "spaces between digits"),
+            Mutant("if len(secret) != KEY_BYTES:\n            raise", "if False:\n            raise", "a short key"),
+            Mutant("if not isinstance(secret, bytes):", "if False:", "text is taken for a key"),
+            Mutant("person=_ID_PERSON)", "person=_BLOCK_PERSON)", "the id is of the kind of a block's key"),
+        ),
+    ),
+    Group(
         file="kvtier/tiers/encoded.py",
-        tests=("tests/tiers/test_encoded.py",),
+        tests=("tests/tiers/test_encoded.py", "tests/formats/test_encryption.py"),
         mutants=(
             Mutant("if inner.block_bytes != codec.encoded_bytes:", "if False:", "any tier will do"),
             Mutant("if i not in reasons]", "]", "a refused block is stored"),
@@ -601,9 +660,13 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/opening.py",
-        tests=("tests/test_store_formats.py",),
+        tests=("tests/test_store_formats.py", "tests/formats/test_encryption.py"),
         mutants=(
             Mutant("namespace if codec is None else in_format(namespace, codec.name)", "namespace", "formats mix"),
+            Mutant(
+                "codec = Encrypted(spec, load_key(encryption_key), codec)", "load_key(encryption_key)", "no encryption"
+            ),
+            Mutant('        if not sizes["disk"]:\n', "        if False:\n", "a key for no disk is taken silently"),
             Mutant("if not disk_bytes:", "if False:", "a format for no disk is taken silently"),
         ),
     ),

@@ -3,9 +3,9 @@
 errors  spec  hashing  format  listing  metrics  config  answers    facts and formulas
    policy   index   resting   books   room   intake  judgement: no I/O, no clock, no torch
    rates    ground  reuse    health
-   formats                                           a block in fewer bytes, and back
+   formats                                           a block in fewer bytes, or encrypted, and back
    placement      tiers                              decide | move: neither sees the other
-       core  neighbours  streaming  transfer  reader  writer  store
+       core  leases  neighbours  streaming  transfer  reader  writer  store
    opening  integrations  testing  doctor  __init__  edges
    commands  cli  __main__                           the command line
 """
@@ -27,7 +27,7 @@ LAYERS = [
     {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers"},
     {"policy", "index", "resting", "books", "room", "intake", "health", "formats", "rates", "ground", "reuse"},
     {"placement", "tiers"},
-    {"core", "neighbours", "streaming", "transfer", "reader", "writer", "store"},
+    {"core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "store"},
     {"opening", "integrations", "testing", "doctor", "__init__"},
     {"commands", "cli", "__main__"},
 ]
@@ -117,6 +117,11 @@ def test_only_the_disk_tier_and_its_doctor_know_lmdb(path):
 @pytest.mark.parametrize("path", [path for path in FILES if path.name != "lossless.py"], ids=name_of)
 def test_only_the_lossless_format_needs_its_compressor(path):
     assert "zstandard" not in {name.split(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "encrypted.py"], ids=name_of)
+def test_only_the_encrypted_format_needs_its_cipher(path):
+    assert "cryptography" not in {name.split(".")[0] for name in imports(path)}
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if part_of(path) != "testing"], ids=name_of)

@@ -1,5 +1,6 @@
 """The README says what the results say, and its examples run."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,15 @@ def test_a_changed_result_makes_the_readme_stale(monkeypatch):
     monkeypatch.setattr(readme, "parts", lambda: {**parts, "README.md": changed})
 
     assert readme.main(["--check"]) == 1
+
+
+def test_every_test_that_the_threat_model_names_exists():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "security.md").read_text()))
+    sources = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "kvtier" / "testing").glob("*.py")]
+    there = {name for path in sources for name in re.findall(r"def (test_\w+)", path.read_text())}
+
+    assert len(named) > 20
+    assert named <= there
 
 
 def test_the_raw_tensor_example_runs_as_printed(tmp_path):

@@ -29,8 +29,8 @@ def fresh():
     return [torch.zeros(SPEC.block_bytes, dtype=torch.uint8) for _ in WORD]
 
 
-def opened(path, name, *, disk="1 MiB", **options):
-    return open_store(path, NAMES, host=0, disk=disk, disk_format=name, **options)
+def opened(path, name, *, host=0, disk="1 MiB", **options):
+    return open_store(path, NAMES, host=host, disk=disk, disk_format=name, **options)
 
 
 def filled(path, name, **options):
@@ -53,7 +53,7 @@ def test_lossy_formats_give_back_what_their_codec_does(tmp_path, name):
     codec, expected = codec_for(name, SPEC), fresh()
     for block, target in zip(blocks(), expected, strict=True):
         stored = torch.zeros(codec.encoded_bytes, dtype=torch.uint8)
-        codec.encode(block, stored)
+        codec.encode(b"", block, stored)
         codec.decode(b"", stored, target)
 
     found = filled(tmp_path, name)
@@ -133,7 +133,7 @@ def test_a_block_beyond_its_budget_ends_the_prompt_and_nothing_else(tmp_path):
 
 
 def test_blocks_sink_and_rise_between_memory_and_a_format(tmp_path):
-    with open_store(tmp_path, NAMES, host=4 * SPEC.block_bytes, disk="1 MiB", disk_format="lossless") as store:
+    with opened(tmp_path, "lossless", host=4 * SPEC.block_bytes, put_patience_s=10.0) as store:
         store.put(tokens(WORD), blocks())
         store.put(tokens("vwxyz"), blocks())
         store._mover.drain()

@@ -215,7 +215,7 @@ class FormatBench:
 
         def work(mine: Iterator[int]) -> None:
             for i in mine:
-                if reason := codec.encode(self.blocks[i], self.encoded[i]):
+                if reason := codec.encode(b"", self.blocks[i], self.encoded[i]):
                     raise AssertionError(f"{codec.name}: block {i} is refused: {reason}")
 
         self._striper.run(len(self.blocks), work, self._striper.threads)
@@ -264,7 +264,7 @@ def _restored(text: Text, spec: KVSpec, codec: Codec | None) -> torch.Tensor:
         return buffer
     stored = torch.empty(codec.encoded_bytes, dtype=torch.uint8)
     for view in block_views(buffer[0], 0, text.prefix // spec.block_tokens, spec.block_tokens):
-        if reason := codec.encode(view, stored):
+        if reason := codec.encode(b"", view, stored):
             raise AssertionError(f"{codec.name}: a block is refused: {reason}")
         codec.decode(b"", stored, view)
     return buffer

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16")
-_PACKAGES = ("torch", "transformers", "lmdb", "numpy", "kvtier")
+_PACKAGES = ("torch", "transformers", "lmdb", "numpy", "xxhash", "cryptography", "kvtier")
 
 
 def conditions(directory: Path | None = None) -> dict[str, Any]:

@@ -32,9 +32,9 @@ from kvtier.errors import ConfigError, TierUnavailableError
 from kvtier.format import ENTRY_HEAD, FORMAT_VERSION, PAGE_BYTES, Bytes, whole_pages
 from kvtier.hashing import HASH_BYTES, BlockHash
 from kvtier.listing import Listing
+from kvtier.tiers.about import DATABASES
 from kvtier.tiers.directory import DAMAGED, DATA, Directory
 from kvtier.tiers.entries import read_entries
-from kvtier.tiers.environment import DATABASES
 from kvtier.tiers.journal import BOOKS, Books
 from kvtier.tiers.layout import Layout
 from kvtier.tiers.structure import structural_problem

@@ -1,7 +1,7 @@
 """What a storage format is: a pure function from a block to bytes of a fixed number, and back.
 
     block   [layers, 2 (K then V), kv_heads, block_tokens, head_dim]     as in ``kvtier.spec``
-       |  encode                                                        depends on nothing else
+       |  encode                                  depends on nothing else, if it is not encrypted
     encoded [encoded_bytes]                                              the same size for every block
        |  decode
     block   the same bytes (an exact format), or close to them (the others)
@@ -21,6 +21,7 @@ teams that meet on a busy machine wait for each other.
 from __future__ import annotations
 
 import math
+import re
 import struct
 import threading
 from collections.abc import Iterator
@@ -37,13 +38,17 @@ from kvtier.format import Bytes, whole_pages
 from kvtier.hashing import Namespace
 from kvtier.spec import KVSpec
 
-#: Formats by the name a user gives; the last part of the layout of a store that uses one.
+#: Formats by the name a user gives, and that the layout of a store that uses one ends with.
 FORMATS = ("lossless", "fp8", "int8", "int4")
+
+#: What the last part of the layout of an encrypted store begins with; the key's id follows.
+ENCRYPTION = "aes256gcm-"
 
 HEADER_BYTES = 64
 _MAGIC = b"KVTF"
 _VERSION = 1
 _HEADER = struct.Struct("<4sBBBBQ")
+_ENCRYPTED = re.compile(ENCRYPTION + "[0-9a-f]{16}")
 
 #: The dtypes that have a format, and their numbers in the header.
 _DTYPES = {"float32": 1, "float16": 2, "bfloat16": 3}
@@ -58,11 +63,15 @@ Number = TypeVar("Number", bound=np.generic)
 class Codec(Protocol):
     """One storage format for one geometry. Blocks are on the CPU. Safe to use from many threads."""
 
-    name: ClassVar[str]
-    """One of ``FORMATS``."""
+    @property
+    def name(self) -> str:
+        """What the layout of a store that uses it ends with: one of ``FORMATS``, and how that is encrypted."""
+        ...
 
-    exact: ClassVar[bool]
-    """Whether ``decode`` gives back the very bytes that ``encode`` was given."""
+    @property
+    def exact(self) -> bool:
+        """Whether ``decode`` gives back the very bytes that ``encode`` was given."""
+        ...
 
     spec: KVSpec
     """The geometry of the blocks."""
@@ -70,10 +79,11 @@ class Codec(Protocol):
     encoded_bytes: int
     """Length of every encoded block: whole pages."""
 
-    def encode(self, block: torch.Tensor, out: torch.Tensor) -> str | None:
+    def encode(self, key: bytes, block: torch.Tensor, out: torch.Tensor) -> str | None:
         """Write a block down.
 
         Args:
+            key: The block's name; only an encrypted block depends on it.
             block: ``uint8`` of ``spec.block_bytes`` elements, any shape and strides; their row-major
                 order is the block's byte order.
             out: ``uint8`` of shape ``[encoded_bytes]``, contiguous; every byte of it is written.
@@ -87,7 +97,7 @@ class Codec(Protocol):
         """Give a block back.
 
         Args:
-            key: The block's name, for the error.
+            key: The block's name.
             encoded: What ``encode`` wrote.
             out: Of ``spec.block_bytes`` elements, as for ``encode``.
 
@@ -209,6 +219,10 @@ def in_format(namespace: Namespace, name: str) -> Namespace:
 
 
 def engine_layout(layout: str) -> str:
-    """A layout without its storage format, if it names one: what the engine that made the blocks calls it."""
-    engine, slash, name = layout.rpartition("/")
-    return engine if slash and name in FORMATS else layout
+    """A layout without its storage format and encryption, if it names them: what the engine calls it."""
+    engine, *more = layout.split("/")
+    if more and _ENCRYPTED.fullmatch(more[-1]):
+        more.pop()
+    if more and more[-1] in FORMATS:
+        more.pop()
+    return "/".join([engine, *more])

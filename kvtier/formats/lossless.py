@@ -77,7 +77,7 @@ class Lossless(Framed):
                 f"the budget of a lossless {spec.dtype} block is above {raw_share} and at most 1, got {budget}"
             )
 
-    def encode(self, block: torch.Tensor, out: torch.Tensor) -> str | None:
+    def encode(self, key: bytes, block: torch.Tensor, out: torch.Tensor) -> str | None:  # noqa: ARG002  (one signature for all)
         """See ``Codec.encode``."""
         words, encoded = self._words_in(block), out.numpy()
         compressor, scratch = self._zstd.ZstdCompressor(level=_LEVEL), self._two_rows()

@@ -101,7 +101,7 @@ class Quantized(Framed):
     def _reach(self, parameters: Floats) -> Floats:
         """A magnitude for each group that no code goes beyond."""
 
-    def encode(self, block: torch.Tensor, out: torch.Tensor) -> str | None:
+    def encode(self, key: bytes, block: torch.Tensor, out: torch.Tensor) -> str | None:  # noqa: ARG002  (one signature for all)
         """See ``Codec.encode``."""
         words = self._words_in(block)
         for half, stored, codes in self._parts(out.numpy()):

@@ -12,7 +12,8 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Self
 
 import numpy as np
@@ -58,7 +59,7 @@ class Striper:
                 work(left)
 
         try:
-            futures = [self._pool.submit(lane, lock) for lock in busy]
+            futures = self._started(lane, busy)
             error = _error_of(work, left)
             wait(futures)
         except BaseException:  # Ctrl-C: the caller is about to reuse memory that lanes are copying to
@@ -74,6 +75,14 @@ class Striper:
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(wait=True)
+
+    def _started(self, lane: Callable[[threading.Lock], None], busy: Iterable[threading.Lock]) -> list[Future[None]]:
+        """Lanes on other threads; fewer, or none, once closed: the caller then does what is left of the batch."""
+        futures: list[Future[None]] = []
+        with suppress(RuntimeError):  # a batch that met close, or no thread is to be had
+            for lock in busy:
+                futures.append(self._pool.submit(lane, lock))  # noqa: PERF401  (those before the failure are waited for)
+        return futures
 
 
 def _error_of(work: Callable[[Iterator[int]], None], left: Iterator[int]) -> Exception | None:

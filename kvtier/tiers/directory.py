@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from kvtier.errors import ConfigError, TierUnavailableError
-from kvtier.format import FORMAT_VERSION
 
 log = logging.getLogger("kvtier")
 
@@ -171,12 +170,12 @@ class Directory:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def mark(self) -> None:
-        """Write the marker anew: whose directory this is, and the inode of its lock file."""
+    def mark(self, about: dict[str, int]) -> None:
+        """Write the marker anew: what the directory holds, and the inode of its lock file."""
         try:
             marker = os.open(self.path / MARKER, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             with os.fdopen(marker, "w") as file:
-                json.dump({"format": FORMAT_VERSION, "lock": (self.path / LOCK).stat().st_ino}, file)
+                json.dump({**about, "lock": (self.path / LOCK).stat().st_ino}, file)
         except OSError as exc:
             raise ConfigError(
                 f"{self.name}: {self.path / MARKER} cannot be opened: {exc.strerror}; who made it?"

@@ -106,7 +106,7 @@ class EncodedTier:
         with self._held_open():
             check_blocks(self.name, self.block_bytes, keys, blocks, labels)
             with self._scratch(len(keys)) as encoded:
-                reasons = self._encode(blocks, encoded)
+                reasons = self._encode(keys, blocks, encoded)
                 good = [i for i in range(len(keys)) if i not in reasons]
                 self.inner.write([keys[i] for i in good], [encoded[i] for i in good], [labels[i] for i in good])
             if reasons:
@@ -175,13 +175,15 @@ class EncodedTier:
             raise damage[min(damage)]
         return count
 
-    def _encode(self, blocks: Sequence[torch.Tensor], encoded: Sequence[torch.Tensor]) -> dict[int, str]:
+    def _encode(
+        self, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor], encoded: Sequence[torch.Tensor]
+    ) -> dict[int, str]:
         """Encode each block; returns why some were not, by position."""
         reasons: dict[int, str] = {}
 
         def work(mine: Iterator[int]) -> None:
             for i in mine:
-                reason = self.codec.encode(blocks[i], encoded[i])
+                reason = self.codec.encode(keys[i], blocks[i], encoded[i])
                 if reason is not None:
                     reasons[i] = reason
 

@@ -24,13 +24,13 @@ import lmdb
 from kvtier.errors import (
     ConfigError,
     KVTierError,
-    SpecMismatchError,
     TierClosedError,
     TierError,
     TierFullError,
     TierUnavailableError,
 )
 from kvtier.format import FORMAT_VERSION, WRITER_BYTES
+from kvtier.tiers.about import DATABASES, About, UnfitError, of_another_release
 from kvtier.tiers.directory import Directory
 from kvtier.tiers.journal import BOOKS, Books, Commit
 from kvtier.tiers.layout import Layout
@@ -38,7 +38,6 @@ from kvtier.tiers.structure import structural_problem
 
 log = logging.getLogger("kvtier")
 
-DATABASES = ("index", "slabs", "places", "meta", "namespaces", "journal", "pins", "quarantine")
 _READERS = 1024
 _NO_READER = 1 << 63
 
@@ -79,7 +78,6 @@ class Environment:
     meta: Any
     namespaces: Any
     journal: Any
-    pins: Any
     quarantine: Any
     layout: Layout
 
@@ -101,7 +99,7 @@ class Environment:
             self.alone = self.directory.enter()
             """Nobody else had the directory open when this one opened it."""
             try:
-                self._open(block_bytes, layout)
+                self._open(About(self, block_bytes, layout))
             except BaseException:
                 self.directory.leave()
                 raise
@@ -253,22 +251,34 @@ class Environment:
             self._env.close()
             self.directory.leave()
 
-    def _open(self, block_bytes: int, layout: Layout) -> None:
+    def _open(self, about: About, *, again: bool = False) -> None:
+        """Open it; what is damaged beyond its pages is found here, and set aside as well, once."""
         if self.alone:
             self._prove_sound()
             self.directory.drop_lock_file()
         else:
             self.directory.check_joinable()
-        self._env = self._open_lmdb(_map_bytes(self.capacity_blocks, layout))
+        self._env = self._open_lmdb(_map_bytes(self.capacity_blocks, about.layout))
         try:
-            self._open_databases(block_bytes, layout)
-            self._agree_on_capacity()
-            if self.alone:
-                self.directory.mark()
-                self._stretch()
+            self._set_up(about)
+        except UnfitError as exc:
+            self._env.close()
+            if again or not self.alone or not about.is_in(self.directory.marker()):
+                raise exc.error from exc
+            self.directory.set_aside(str(exc.error))
+            self._open(about, again=True)
         except BaseException:
             self._env.close()
             raise
+
+    def _set_up(self, about: About) -> None:
+        self.layout, databases = about.agree(self._env)
+        for name, database in databases.items():
+            setattr(self, name, database)
+        self._agree_on_capacity()
+        if self.alone:
+            self.directory.mark(about.marker())
+            self._stretch()
 
     def _prove_sound(self) -> None:
         """Set the file aside unless its structure is sound or it was never kvtier's."""
@@ -277,7 +287,7 @@ class Environment:
             return
         written = self.directory.marker().get("format")
         if written is not None and written != FORMAT_VERSION:
-            raise self._of_another_release(written)
+            raise of_another_release(self.name, self.directory.path, written)
         with translated(self.name):
             problem = structural_problem(self.data)
         if problem is None:
@@ -321,58 +331,6 @@ class Environment:
         if self.directory.state().st_size < map_bytes:
             with translated(self.name):
                 os.truncate(self.data, map_bytes)
-
-    def _open_databases(self, block_bytes: int, layout: Layout) -> None:
-        if self._env.stat()["entries"] == 0:
-            self._create(block_bytes, layout)
-        try:
-            self.meta = self._env.open_db(b"meta", create=False)
-            with self._env.begin() as txn:
-                about = json.loads(txn.get(b"format", db=self.meta, default=b"null"))
-        except (lmdb.Error, ValueError):
-            about = None
-        if not isinstance(about, dict) or "format" not in about:
-            raise ConfigError(
-                f"{self.name}: {self.directory.path} holds an LMDB environment that is not kvtier's; "
-                "choose another directory"
-            )
-        self.layout = self._check_format(about, block_bytes, layout)
-        try:
-            for name in DATABASES:
-                setattr(self, name, self._env.open_db(name.encode(), create=False))
-            with self._env.begin() as txn:
-                if len(txn.get(b"books", db=self.meta, default=b"")) != BOOKS.size:
-                    raise lmdb.NotFoundError("books")
-        except lmdb.Error as exc:
-            raise TierUnavailableError(
-                self.name, f"{self.directory.path} is incomplete: {exc}; move it away to start afresh"
-            ) from exc
-
-    def _create(self, block_bytes: int, layout: Layout) -> None:
-        """A new environment becomes kvtier's in one transaction, so a kill leaves it empty or whole."""
-        about = {"format": FORMAT_VERSION, "block_bytes": block_bytes, **layout._asdict()}
-        with translated(self.name), self._env.begin(write=True) as txn:
-            databases = {name: self._env.open_db(name.encode(), txn=txn) for name in DATABASES}
-            txn.put(b"format", json.dumps(about).encode(), db=databases["meta"])
-            txn.put(b"books", BOOKS.pack(0, 0, self.capacity_blocks), db=databases["meta"])
-
-    def _check_format(self, about: dict[str, int], block_bytes: int, layout: Layout) -> Layout:
-        if about["format"] != FORMAT_VERSION:
-            raise self._of_another_release(about["format"])
-        found = (about["block_bytes"], about["slot_bytes"])
-        if found != (block_bytes, layout.slot_bytes):
-            raise SpecMismatchError(
-                f"{self.name}: {self.directory.path} holds blocks of {found[0]} bytes in slots of {found[1]}, "
-                f"expected {block_bytes} in {layout.slot_bytes}; "
-                "another model, dtype or block_tokens wrote it: use one directory for each"
-            )
-        return Layout(about["slot_bytes"], about["slab_slots"])
-
-    def _of_another_release(self, found: object) -> ConfigError:
-        return ConfigError(
-            f"{self.name}: {self.directory.path} has format {found}, this kvtier reads {FORMAT_VERSION}; "
-            "use the release that wrote it, or another directory"
-        )
 
     def _agree_on_capacity(self) -> None:
         """One cap for all who have the directory open: the first one's."""

@@ -37,7 +37,7 @@ from kvtier.tiers.layout import Layout
 from kvtier.tiers.requests import Buffers, Job, Reading
 
 _PAGE_HEADER_BYTES = 16  # LMDB's, before a large value
-_HEADER = struct.Struct("<4sI16s")
+_HEADER = struct.Struct("<4sI16sQ")
 _MAGIC = b"KVTS"
 _PLACE = struct.Struct("<Q16s")
 _NUMBER = struct.Struct(">I")  # big-endian, so that LMDB keeps them in order
@@ -123,7 +123,7 @@ class Slabs:
         with self._env.change() as commit:
             self.follow(commit.txn)
             number = len(self._starts)
-            _HEADER.pack_into(value.data, 0, _MAGIC, number, token)
+            _HEADER.pack_into(value.data, 0, _MAGIC, number, token, self.layout.slab_bytes)
             commit.put(_NUMBER.pack(number), value.data, self._env.slabs)
             commit.put(_NUMBER.pack(number), _PLACE.pack(0, token), self._env.places)
         start = self._search(number, token)
@@ -141,7 +141,7 @@ class Slabs:
             while (kept := txn.get(_NUMBER.pack(len(self._starts)), db=self._env.places)) is not None:
                 number = len(self._starts)
                 start, token = _PLACE.unpack(bytes(kept))
-                there = start and self._header_at(start - PAGE_BYTES) == (_MAGIC, number, token)
+                there = start and self._begins_at(start - PAGE_BYTES, number, token)
                 self._starts.append(start if there else self._search(number, token))
 
     def slots_of(self, number: int) -> range:
@@ -211,15 +211,17 @@ class Slabs:
         """Find a slab by its header, newest pages first: it was made last, if it is not known."""
         last = self._env.last_page - self.layout.slab_bytes // PAGE_BYTES + 1
         for page in range(last, 1, -1):
-            if self._header_at(page * PAGE_BYTES) == (_MAGIC, number, token):
+            if self._begins_at(page * PAGE_BYTES, number, token):
                 start = (page + 1) * PAGE_BYTES
                 self._unwritten[number] = _PLACE.pack(start, token)
                 return start
         return None
 
-    def _header_at(self, page: int) -> tuple[bytes, int, bytes] | None:
+    def _begins_at(self, page: int, number: int, token: bytes) -> bool:
+        """Whether a slab's header is there, and says that it is as long as this layout's slabs are."""
         found = os.pread(self._plain, _HEADER.size, page + _PAGE_HEADER_BYTES)
-        return _HEADER.unpack(found) if len(found) == _HEADER.size else None
+        wanted = (_MAGIC, number, token, self.layout.slab_bytes)
+        return len(found) == _HEADER.size and _HEADER.unpack(found) == wanted
 
 
 def whole_pages_of(block: torch.Tensor, spare: Bytes) -> Bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from doctor_helpers import copy_store
 
 from kvtier.doctor import checking, compacting, reading, rebuilding
+from kvtier.tiers.about import About
 from kvtier.tiers.environment import Environment
 from kvtier.tiers.slabs import Slabs
 
@@ -23,7 +24,7 @@ STEPS = [
     (shutil, "rmtree"),
     (Path, "rename"),
     (Path, "unlink"),
-    (Environment, "_create"),
+    (About, "agree"),
     (Environment, "change"),
     (Environment, "sync"),
     (Environment, "close"),

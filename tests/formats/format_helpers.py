@@ -8,6 +8,9 @@ SPECS = [
     KVSpec(layers=3, kv_heads=2, head_dim=16, dtype=dtype, block_tokens=8)
     for dtype in ("float32", "float16", "bfloat16")
 ]
+#: The name of every block here.
+KEY = b"\1" * 32
+
 ODD = [
     KVSpec(layers=1, kv_heads=1, head_dim=1, dtype="float32", block_tokens=1),
     KVSpec(layers=2, kv_heads=3, head_dim=5, dtype="bfloat16", block_tokens=7),
@@ -42,14 +45,14 @@ def noise(spec, seed=0):
 def encoded(codec, block):
     """The block, encoded; the format must be able to keep it."""
     out = torch.full((codec.encoded_bytes,), 0xAA, dtype=torch.uint8)
-    assert codec.encode(block, out) is None
+    assert codec.encode(KEY, block, out) is None
     return out
 
 
 def decoded(codec, stored):
     """The block that comes back, as bytes."""
     out = torch.full((codec.spec.block_bytes,), 0x55, dtype=torch.uint8)
-    codec.decode(b"\1" * 32, stored, out)
+    codec.decode(KEY, stored, out)
     return out
 
 

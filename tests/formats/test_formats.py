@@ -58,7 +58,7 @@ def test_the_same_block_gives_the_same_bytes_whatever_was_there_before(name, spe
     first, second = torch.zeros(codec.encoded_bytes, dtype=torch.uint8), encoded(codec, block)
     encoded(codec, as_bytes(like_kv(spec, seed=1)))  # what a thread keeps between calls must not show
 
-    codec.encode(block, first)
+    codec.encode(KEY, block, first)
 
     assert torch.equal(first, second)
     assert torch.equal(decoded(codec, first), decoded(codec, second))
@@ -184,7 +184,7 @@ def test_a_number_that_is_not_finite_is_refused(name, spec, bad, half):
     codec, numbers = make(name, spec), like_kv(spec)
     numbers[-1, int(half == "values"), -1, -1, -1] = bad
 
-    reason = codec.encode(as_bytes(numbers), torch.zeros(codec.encoded_bytes, dtype=torch.uint8))
+    reason = codec.encode(KEY, as_bytes(numbers), torch.zeros(codec.encoded_bytes, dtype=torch.uint8))
 
     assert reason.startswith(f"the {half} hold a number that is not finite")
 
@@ -195,7 +195,7 @@ def test_every_bit_pattern_of_a_nan_is_refused(name):
     for bits in (0x7F800001, 0x7FFFFFFF, -1, -0x7FFFFF):
         numbers.view(torch.int32)[0, 0, 0, 0, 0] = bits
 
-        assert codec.encode(as_bytes(numbers), torch.zeros(codec.encoded_bytes, dtype=torch.uint8)) is not None
+        assert codec.encode(KEY, as_bytes(numbers), torch.zeros(codec.encoded_bytes, dtype=torch.uint8)) is not None
 
 
 @pytest.mark.parametrize("name", LOSSY)

@@ -73,7 +73,7 @@ def test_numbers_like_a_models_fit_the_budget_they_have_by_default(spec):
 def test_a_block_beyond_its_budget_is_refused_with_both_sizes(spec):
     codec = Lossless(spec)
 
-    reason = codec.encode(noise(spec), torch.zeros(codec.encoded_bytes, dtype=torch.uint8))
+    reason = codec.encode(b"", noise(spec), torch.zeros(codec.encoded_bytes, dtype=torch.uint8))
 
     assert reason.endswith(f"{codec.encoded_bytes} are set aside for a block of {spec.block_bytes}")
 
@@ -85,7 +85,7 @@ def test_a_larger_budget_takes_what_a_smaller_one_refuses():
     used = int.from_bytes(bytes(stored[8:16].tolist()), "little")
     tight, roomy = Lossless(spec, (used - 8192) / spec.block_bytes), Lossless(spec, used / spec.block_bytes)
 
-    assert tight.encode(block, torch.zeros(tight.encoded_bytes, dtype=torch.uint8)) is not None
+    assert tight.encode(b"", block, torch.zeros(tight.encoded_bytes, dtype=torch.uint8)) is not None
     assert torch.equal(decoded(roomy, encoded(roomy, block)), block)
 
 

@@ -124,7 +124,9 @@ def test_a_range_wider_than_float32_is_refused(kind):
     codec, numbers = kind(SPECS[0]), like_kv(SPECS[0])
     numbers[0, 1, 0, 0, 0], numbers[0, 1, 0, 0, 1] = 3e38, -3e38
 
-    assert codec.encode(as_bytes(numbers), torch.zeros(codec.encoded_bytes, dtype=torch.uint8)).startswith("the values")
+    assert codec.encode(b"", as_bytes(numbers), torch.zeros(codec.encoded_bytes, dtype=torch.uint8)).startswith(
+        "the values"
+    )
 
 
 @pytest.mark.parametrize("kind", [Int8, Int4, Float8])

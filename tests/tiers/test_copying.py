@@ -173,3 +173,12 @@ def test_touching_a_pool_writes_all_of_it():
     touch(pool)
 
     assert not pool.any()
+
+
+def test_a_batch_that_meets_close_is_done_by_its_caller():
+    striper, done = Striper("late", 3), []
+    striper.close()
+
+    striper.run(5, done.extend, 3)
+
+    assert done == [0, 1, 2, 3, 4]

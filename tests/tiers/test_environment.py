@@ -12,7 +12,7 @@ import lmdb
 import pytest
 from tier_helpers import BLOCK, disk, held, put, raw, run_python, whole
 
-from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierUnavailableError
+from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError
 from kvtier.format import FORMAT_VERSION
 from kvtier.tiers.directory import file_system_of
 
@@ -349,15 +349,41 @@ def test_a_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
         assert (tmp_path / "cache" / "data.mdb").exists()
 
 
-def test_an_environment_without_all_its_databases_is_refused_by_what_is_missing(tmp_path):
-    disk(tmp_path).close()
-    with raw(tmp_path) as env:
+def without_places(path):
+    """An environment that is sound and lacks a database."""
+    with raw(path) as env:
         places = env.open_db(b"places")
         with env.begin(write=True) as txn:
             txn.drop(places)
 
-    with pytest.raises(TierUnavailableError, match="is incomplete"):
-        disk(tmp_path)
+
+def test_an_environment_without_all_its_databases_is_damaged(filled):
+    without_places(filled)
+
+    with closing(disk(filled)) as tier:
+        assert held(tier) == []
+    assert set_aside(filled) is not None
+
+
+def test_an_environment_without_all_its_databases_and_no_marker_is_refused_by_what_is_missing(filled):
+    without_places(filled)
+    (filled / "kvtier.lock").unlink()
+
+    with pytest.raises(ConfigError, match="is incomplete"):
+        disk(filled)
+
+    assert set_aside(filled) is None
+
+
+@pytest.mark.parametrize("about", [b"{", b"[" * 5000, b'{"format": 3}', b'{"format": 3, "block_bytes": 1e99}'])
+def test_an_environment_that_cannot_say_what_it_holds_is_damaged(filled, about):
+    with raw(filled) as env, env.begin(write=True) as txn:
+        txn.put(b"format", about, db=env.open_db(b"meta", txn=txn))
+
+    with closing(disk(filled)) as tier:
+        put(tier, 1)
+        assert whole(tier, 1)
+    assert set_aside(filled) is not None
 
 
 # Whose directory it is

@@ -1,6 +1,7 @@
 """The parts of the torture as tests run them."""
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -29,6 +30,14 @@ def torture():
         return {row["fault"].partition(": ")[2]: row for row in rows}
 
     return run
+
+
+@pytest.fixture
+def silent():
+    """What a store broken on purpose logs is of no interest."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

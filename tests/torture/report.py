@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 #: Failures printed for each row; the others are counted.
 _SHOWN = 5
@@ -100,6 +100,9 @@ class Row:
     failures: list[str] = field(default_factory=list)
     """For each failure what happened and the seed that does it again."""
 
+    figures: dict[str, Any] = field(default_factory=dict)
+    """Measurements behind the counts, for the JSON."""
+
     @property
     def is_good(self) -> bool:
         """Nothing wrong, nothing lost, everything survived."""
@@ -159,6 +162,7 @@ def merge(rows: Iterable[Row]) -> list[Row]:
         for name in ("tried", "survived", "wrong_bytes", "lost_flushed", "leaks", "seconds"):
             setattr(known, name, getattr(known, name) + getattr(row, name))
         known.failures += row.failures
+        known.figures |= row.figures
         said.setdefault(row.fault, Counter()).update([row.notes] if row.notes else [])
     for fault, row in merged.items():
         row.notes = ", ".join(note if count == 1 else f"{count} {note}" for note, count in said[fault].most_common())
