@@ -254,8 +254,7 @@ class Volume:
         number = 0
         try:
             with self._changing() as commit:
-                first = {key: i for i, key in reversed(list(enumerate(keys)))}
-                news = sorted(i for key, i in first.items() if commit.get(key) is None)
+                news = _absent(commit, keys)
                 self._check_room(commit, len(news))
                 if len(news) > self.slots.spare:
                     return len(news) - self.slots.spare
@@ -382,3 +381,9 @@ class Volume:
                     self.slabs.buffers.give_back(buffer)
 
         self._striper.run(len(news), work, self._striper.threads)
+
+
+def _absent(commit: Commit, keys: Sequence[BlockHash]) -> list[int]:
+    """Positions of the names that are not held, each name once."""
+    first = {key: i for i, key in reversed(list(enumerate(keys)))}
+    return sorted(i for key, i in first.items() if commit.get(key) is None)
