@@ -35,13 +35,21 @@ from typing import Literal
 
 import torch
 
-from kvtier.errors import ConfigError, CorruptBlockError, TierClosedError, TierError, TierUnavailableError
+from kvtier.errors import (
+    ConfigError,
+    CorruptBlockError,
+    KVTierError,
+    TierClosedError,
+    TierError,
+    TierUnavailableError,
+)
 from kvtier.format import check_label, header_bytes
 from kvtier.hashing import BlockHash, Label, Namespace
 from kvtier.listing import Listing
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
 from kvtier.tiers.base import Arrived, Namespaced, News, check_blocks, check_layers
 from kvtier.tiers.copying import Striper
+from kvtier.tiers.environment import translated
 from kvtier.tiers.gpu_direct import GpuDirect, open_gpu_direct
 from kvtier.tiers.layered import LayeredRead, Source, end_of, piece_bytes, whole_page_layers
 from kvtier.tiers.records import WARM_LANES
@@ -114,7 +122,8 @@ class LMDBTier:
         self._known: list[Namespace] = []
         self._told = _Told()
         try:
-            self._volume = self._open_volume()
+            with translated(name):
+                self._volume = self._open_volume()
         except BaseException:
             self._striper.close()
             raise
@@ -275,13 +284,14 @@ class LMDBTier:
             self._mend()
         volume = self._volume
         try:
-            with volume.env.held_open():
+            with volume.env.held_open(), translated(self.name):
                 problem = volume.trouble()
             if problem is not None:
                 log.error("%s: %s; it is opened anew with the next call", self.name, problem)
                 self._broken = problem
                 raise TierUnavailableError(self.name, problem)
-            yield volume
+            with translated(self.name):
+                yield volume
         except TierClosedError as exc:
             if self._closed:
                 raise
@@ -294,11 +304,12 @@ class LMDBTier:
                 return
             self._close_volume()
             try:
-                self._volume = self._open_volume()
+                with translated(self.name):
+                    self._volume = self._open_volume()
                 self._gpu = self._open_gpu()
                 for namespace in self._known:
                     self._volume.env.introduce(namespace.root, namespace.record())
-            except (ConfigError, TierError) as exc:
+            except KVTierError as exc:
                 raise TierUnavailableError(self.name, f"{self._broken}; opening it anew failed: {exc}") from exc
             self._told.everything = False
             log.warning("%s: opened anew after: %s", self.name, self._broken)
@@ -318,10 +329,15 @@ class LMDBTier:
         return open_gpu_direct(self.name, self._volume.env.data, self._volume.records, hindrance)
 
     def _end(self, volume: Volume, ends: dict[int, CorruptBlockError | None]) -> int:
-        """Where a run ends, as ``Tier.read`` says; what did not verify is kept in mind."""
-        for error in ends.values():
-            if error is not None:
-                volume.suspect(BlockHash(error.key), error.reason)
+        """Where a run ends, as ``Tier.read`` says; what did not verify is kept in mind.
+
+        A record that cannot be read is a fault of its place, unless the file's first page cannot be read either.
+        """
+        damaged = [error for error in ends.values() if error is not None]
+        if any(error.kind == "unreadable" for error in damaged) and not volume.slabs.answers():
+            raise TierUnavailableError(self.name, "the disk answers no read")
+        for error in damaged:
+            volume.suspect(BlockHash(error.key), error.reason)
         return end_of(ends)
 
 
