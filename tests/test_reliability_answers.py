@@ -34,7 +34,11 @@ def test_a_tier_that_failed_twice_is_left_alone_for_a_while_and_then_asked_once(
     assert breaker.may_try(10.0)
     breaker.failed("full", 10.0)
 
-    assert [breaker.may_try(now) for now in (10.0, 10.0 + FIRST_WAIT_S / 2, 10.0 + FIRST_WAIT_S)] == [False, False, True]
+    assert [breaker.may_try(now) for now in (10.0, 10.0 + FIRST_WAIT_S / 2, 10.0 + FIRST_WAIT_S)] == [
+        False,
+        False,
+        True,
+    ]
     breaker.failed("full", 10.0 + FIRST_WAIT_S)
     assert not breaker.may_try(10.0 + 2 * FIRST_WAIT_S)
     breaker.worked()
