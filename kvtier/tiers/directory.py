@@ -105,17 +105,16 @@ class Directory:
         self._held = held
         return alone
 
-    def is_alone(self) -> bool:
-        """Whether nobody else has the data file open, nor is about to."""
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether nobody else has the data file open, nor is about to; and nobody will before this ends."""
         turn = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if not _locked(turn, fcntl.LOCK_EX):
-                return False
-            alone = self.exclusive()
-            if alone and self._held is not None:
+            is_alone = _locked(turn, fcntl.LOCK_EX) and self.exclusive()
+            yield is_alone
+            if is_alone and self._held is not None:
                 _locked(self._held, fcntl.LOCK_SH)
-            fcntl.flock(turn, fcntl.LOCK_UN)
-            return alone
+            fcntl.flock(turn, fcntl.LOCK_UN)  # explicitly, because a forked child has the same lock
         finally:
             os.close(turn)
 

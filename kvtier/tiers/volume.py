@@ -29,7 +29,7 @@ from kvtier.hashing import BlockHash, Label
 from kvtier.listing import Listing
 from kvtier.tiers.copying import Striper
 from kvtier.tiers.entries import Entries, read_entries, slot_of
-from kvtier.tiers.environment import Environment
+from kvtier.tiers.environment import Environment, translated
 from kvtier.tiers.journal import NO_SLOT, Commit, lines_since, quarantined
 from kvtier.tiers.layout import layout_for
 from kvtier.tiers.records import Records
@@ -128,10 +128,10 @@ class Volume:
     def _look_at_foreign_change(self) -> str | None:
         """Who wrote to the file? Another kvtier has a lock on it. Anybody else may have left anything."""
         now = self.env.directory.state().st_mtime_ns
-        if now == self._stamp or not self.env.directory.is_alone():
-            self._stamp = now
+        if now == self._stamp:
             return None
-        problem = structural_problem(self.env.data)
+        with translated(self.name), self.env.directory.alone() as alone:  # or one who joins would write meanwhile
+            problem = structural_problem(self.env.data) if alone else None
         if problem is None:  # records prove themselves when they are read
             self._stamp = now
             return None
