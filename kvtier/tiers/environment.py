@@ -256,6 +256,9 @@ class Environment:
         if self.alone:
             self._prove_sound()
             self.directory.drop_lock_file()
+            if self.directory.state().st_size == 0:
+                with translated(self.name):
+                    self.directory.claim(about.marker())
         else:
             self.directory.check_joinable()
         self._env = self._open_lmdb(_map_bytes(self.capacity_blocks, about.layout))

@@ -28,7 +28,7 @@ import os
 import random
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -133,10 +133,9 @@ def _recording(budget: Budget, seed: int, say: Say) -> list[tuple[str, dict[str,
         path = place / f"cut-{number}"
         path.mkdir(mode=0o700)
         _cut(moment, before, after, rng).write(path / "data.mdb")
-        if not first or rng.random() < 0.5:  # the other files are as old as the directory
-            for name in ("lock.mdb", "kvtier.lock"):
-                with suppress(FileNotFoundError):  # the marker is made after the first commit
-                    shutil.copy(place / "written" / name, path)
+        shutil.copy(place / "written" / "kvtier.lock", path)  # on the medium before the first commit
+        if not first or rng.random() < 0.5:  # as old as the directory
+            shutil.copy(place / "written" / "lock.mdb", path)
         say(f"checking after a cut, {moment}")
         numbers = _verdict(path, host, disk, None if moment == "lying drive" else promises[-2], seed)
         numbers["failures"] = [f"seed {seed}, image {number}, {moment}: {why}" for why in numbers["failures"]]
