@@ -170,7 +170,7 @@ class Directory:
         return found if isinstance(found, dict) else {}
 
     def claim(self, about: dict[str, int]) -> None:
-        """Mark a new directory, on the medium, so that what a power cut leaves of the first commit is known to be ours."""
+        """Mark a new directory, on the medium, so that what a cut leaves of its first commit is known to be ours."""
         self.mark(about)
         for place in (self.path / MARKER, self.path):
             file = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
