@@ -179,12 +179,23 @@ class Directory:
             return {}
         return found if isinstance(found, dict) else {}
 
+    def claim(self, about: dict[str, int]) -> None:
+        """Mark a new directory, on the medium, so that what a cut leaves of its first commit is known to be ours."""
+        self.mark(about)
+        for place in (self.path / MARKER, self.path):
+            file = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+
     def mark(self, about: dict[str, int]) -> None:
         """Write the marker anew: what the directory holds, and the inode of its lock file."""
+        lock = self.path / LOCK
+        text = json.dumps({**about, "lock": lock.stat().st_ino if lock.exists() else None}).encode()
         try:
-            text = json.dumps({**about, "lock": (self.path / LOCK).stat().st_ino}).encode()
-            marker = os.open(self.path / MARKER, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(marker, "wb") as file:  # in its old place, for which a full disk needs no room
+            marker = os.open(self.path / MARKER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(marker, "wb") as file:  # in its old place: no cut finds it empty, no full disk refuses it
                 file.write(text)
                 file.truncate()
         except OSError as exc:

@@ -278,6 +278,8 @@ class Environment:
             self._prove_sound()
             with translated(self.name):
                 self.directory.renew_lock_file(_LOCK_BYTES)
+                if self.directory.state().st_size == 0:
+                    self.directory.claim(about.marker())
         else:
             self.directory.check_joinable()
         self._env = self._open_lmdb(_map_bytes(self.capacity_blocks, about.layout))
