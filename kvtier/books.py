@@ -5,7 +5,7 @@ Part of ``kvtier.placement``, which says the rules; like it without I/O, clock o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,6 +41,41 @@ class TierRules:
     """The tier can be written to at present. One that cannot is no place for a victim."""
 
 
+class Strangers:
+    """Blocks that another process brought to a tier and whose parent is not held here.
+
+    Args:
+        num_tiers: Tiers there are.
+    """
+
+    def __init__(self, num_tiers: int) -> None:
+        self._labels: list[dict[BlockHash, Label]] = [{} for _ in range(num_tiers)]
+        self._children: dict[BlockHash, dict[tuple[int, BlockHash], None]] = {}
+
+    def of(self, tier: int) -> Mapping[BlockHash, Label]:
+        """The strangers of one tier, oldest first."""
+        return self._labels[tier]
+
+    def children(self, parent: BlockHash) -> list[tuple[int, BlockHash]]:
+        """Those that wait for a parent: tier and name of each."""
+        return list(self._children.get(parent, ()))
+
+    def add(self, tier: int, key: BlockHash, label: Label) -> None:
+        """Another one."""
+        self._labels[tier][key] = label
+        self._children.setdefault(label.parent, {})[tier, key] = None
+
+    def pop(self, tier: int, key: BlockHash) -> Label | None:
+        """One is a stranger no more, or gone; None if it was none."""
+        label = self._labels[tier].pop(key, None)
+        if label is not None:
+            siblings = self._children[label.parent]
+            del siblings[tier, key]
+            if not siblings:
+                del self._children[label.parent]
+        return label
+
+
 class Books:
     """Places, rules and the index of one placement.
 
@@ -53,8 +88,7 @@ class Books:
         self.used = [0] * len(self.rules)
         """Places taken, by tier: blocks held, arriving and leaving, and strangers."""
         self.index = PrefixIndex()
-        self.strangers: list[dict[BlockHash, Label]] = [{} for _ in self.rules]
-        """By tier, blocks that another process brought and whose parent is not held here; oldest first."""
+        self.strangers = Strangers(len(self.rules))
 
     def parent_alive(self, label: Label) -> bool:
         """Whether a block may hang where its label says."""
@@ -71,10 +105,10 @@ class Books:
 
     def drop_stranger(self, tier: int) -> Move | None:
         """Order the oldest stranger out of a tier, if there is one that nothing else concerns."""
-        for key, label in self.strangers[tier].items():
+        for key, label in self.strangers.of(tier).items():
             node = self.index.nodes.get(key)
             if node is None or not node.moves:
-                del self.strangers[tier][key]
+                self.strangers.pop(tier, key)
                 return next(move for move in self.turn_away(key, label, tier) if move.src == tier)
         return None
 
@@ -102,7 +136,7 @@ class Books:
         """Stop serving a block from a tier that others use too; its bytes stay there."""
         node.tiers &= ~(1 << tier)
         self.rules[tier].policy.remove([node.key])
-        self.strangers[tier][node.key] = node.label
+        self.strangers.add(tier, node.key, node.label)
 
     def kill(self, node: Node, *, spare: int | None = None) -> list[Move]:
         """Give up a block that cannot be read any more, with all its descendants.

@@ -8,6 +8,11 @@ Another process may hold a block's parent where it cannot be seen from here, in 
 block is a stranger: it takes a place, it is not served, and it is taken up once its parent is held
 here. Strangers are the last to be evicted.
 
+What is heard of a block while it is on the move here is kept until the move has ended. Two things can
+then not be told: whether a block that came here was taken away before or after, and whether one that left was
+brought again before or after. Such a block is dropped: one lost is computed again, one counted
+wrongly would stand for a place for ever.
+
 Part of ``kvtier.placement``, which says the rules; like it without I/O, clock or torch.
 """
 
@@ -18,6 +23,7 @@ from contextlib import closing
 
 from kvtier.books import Books, Move
 from kvtier.hashing import BlockHash, Label
+from kvtier.index import Node
 from kvtier.listing import Listing
 from kvtier.resting import Resting
 
@@ -34,10 +40,8 @@ class Intake:
     def __init__(self, books: Books) -> None:
         self._books = books
         self._index = books.index
-        self._children: dict[BlockHash, dict[BlockHash, None]] = {}
-        """Strangers by their parents; some may be none any more."""
-        self._late: dict[tuple[int, BlockHash], Label] = {}
-        """Discoveries of blocks that were on the move here."""
+        self._heard: dict[tuple[int, BlockHash], bool] = {}
+        """Whether a tier has a block that is on the move here, by what was heard of it last."""
 
     def restore(self, tier: int, entries: Entries, *, shared: bool) -> list[Move]:
         """See ``Placement.restore``."""
@@ -51,6 +55,7 @@ class Intake:
             node = self._index.get(key)
             if node is None and self._books.parent_alive(label):
                 node = self._index.add(key, label)
+                self.adopt(key)
             if node is None or node.dead:  # an orphan, or one that another tier's restore gave up
                 follow += self._refuse(tier, key, label, shared=shared)
             else:
@@ -61,100 +66,114 @@ class Intake:
 
     def discover(self, tier: int, entries: Entries) -> None:
         """See ``Placement.discover``."""
-        late, self._late = self._late, {}
-        found = [(at, key, label) for (at, key), label in late.items()]
-        found += [(tier, key, label) for key, label in entries]
-        for at, key, label in sorted(found, key=lambda each: each[2].depth):
-            self._take(at, key, label)
+        for key, label in sorted(entries, key=lambda entry: entry[1].depth):
+            self._take(tier, key, label)
 
     def vanish(self, tier: int, keys: Iterable[BlockHash]) -> list[Move]:
         """See ``Placement.vanish``."""
         books, follow = self._books, list[Move]()
         for key in keys:
-            self._late.pop((tier, key), None)
-            if books.strangers[tier].pop(key, None) is not None:
+            if books.strangers.pop(tier, key) is not None:
                 books.used[tier] -= 1
                 continue
             node = self._index.get(key)
-            if node is not None and node.tiers >> tier & 1:
+            if node is None:
+                continue
+            if node.tiers >> tier & 1:
                 node.tiers &= ~(1 << tier)
                 books.rules[tier].policy.remove([key])
                 books.used[tier] -= 1
                 follow += books.resolve(node, spare=tier)
-        self._remember_strangers(tier)
+            elif node.moves:
+                self._heard[tier, key] = False
         return follow
 
     def reconcile(self, tier: int, listing: Listing) -> list[Move]:
         """See ``Placement.reconcile``."""
-        held = [node.key for node in self._index.awake() if node.tiers >> tier & 1]
+        held = {node.key for node in self._index.awake() if node.tiers >> tier & 1}
         resting = self._index.resting
         if resting is not None and resting.tier == tier:
-            held += [resting.listing.name(row) for row in resting.rows()]
-        known = {*held, *self._books.strangers[tier]}
-        follow = self.vanish(tier, [key for key in known if listing.find(key) < 0])
-        self.discover(tier, ((key, label) for key, label in listing if key not in known))
+            held.update(resting.listing.name(row) for row in resting.rows())
+        held.update(self._books.strangers.of(tier))
+        moving = [node.key for node in self._index.nodes.values() if node.moves]
+        follow = self.vanish(tier, [key for key in {*held, *moving} if listing.find(key) < 0])
+        self.discover(tier, [(key, label) for key, label in listing if key not in held])
         return follow
 
     def claim(self, key: BlockHash, label: Label) -> bool:
         """Take up a stranger whose parent is held; False if there is none of this name."""
-        for tier, strangers in enumerate(self._books.strangers):
-            if key in strangers and self._index.nodes.get(key) is None and self._books.parent_alive(label):
-                self._admit(tier, key, strangers.pop(key))
-                self.adopt(key)
-                return True
-        return False
+        strangers = self._books.strangers
+        found = [tier for tier in range(len(self._books.rules)) if key in strangers.of(tier)]
+        if not found or self._index.get(key) is not None or not self._books.parent_alive(label):
+            return False
+        for tier in found:
+            strangers.pop(tier, key)
+            self._admit(tier, key, label)
+        self.adopt(key)
+        return True
 
     def adopt(self, key: BlockHash) -> None:
         """Take up the strangers that hang on a block that is held now, and on those, and so on."""
-        waiting = [key] if self._children else []
+        waiting, strangers = [key], self._books.strangers
         while waiting:
-            for child in self._children.pop(waiting.pop(), ()):
-                for tier, strangers in enumerate(self._books.strangers):
-                    label = strangers.get(child)
-                    if label is not None and self._index.nodes.get(child) is None:
-                        del strangers[child]
-                        self._admit(tier, child, label)
-                        waiting.append(child)
+            for tier, child in strangers.children(waiting.pop()):
+                node = self._index.get(child)
+                if node is None or not node.moves:
+                    label = strangers.pop(tier, child)
+                    assert label is not None
+                    self._admit(tier, child, label)
+                    waiting.append(child)
+
+    def arrived(self, node: Node, tier: int) -> bool:
+        """A move of a block has ended in a tier; False if others may have taken the block away again."""
+        return self._heard.pop((tier, node.key), True)
+
+    def left(self, node: Node, tier: int) -> None:
+        """A move of a block out of a tier has ended; it begins once more if others may have brought the block again."""
+        self._books.leave(node, tier)
+        if self._heard.pop((tier, node.key), False):
+            self._books.used[tier] += 1
+            node.doomed |= 1 << tier
+
+    def catch_up(self, node: Node) -> None:
+        """Take up what others have brought of a block once nothing of it is on the move here."""
+        if node.moves or not self._heard:
+            return
+        books = self._books
+        for tier, rules in enumerate(books.rules):
+            if not node.doomed >> tier & 1 and self._heard.pop((tier, node.key), False):
+                books.used[tier] += 1
+                if node.dead:
+                    books.strangers.add(tier, node.key, node.label)
+                else:
+                    node.tiers |= 1 << tier
+                    rules.policy.insert([node.key])
 
     def _take(self, tier: int, key: BlockHash, label: Label) -> None:
         """Take up one block that another process has brought."""
-        books = self._books
-        if key in books.strangers[tier]:
+        books, node = self._books, self._index.get(key)
+        if key in books.strangers.of(tier) or (node is not None and node.tiers >> tier & 1):
             return
-        node = self._index.get(key)
-        if node is None and books.parent_alive(label):
-            books.used[tier] += 1
+        if node is not None and node.moves:
+            self._heard[tier, key] = True  # perhaps a move to this very tier, or from it
+            return
+        books.used[tier] += 1
+        if node is not None or books.parent_alive(label):
             self._admit(tier, key, label)
             self.adopt(key)
-        elif node is None or node.dead:
-            books.used[tier] += 1
-            self._estrange(tier, key, label)
-        elif node.moves:
-            self._late[tier, key] = label  # perhaps to this very tier; its report says where it is then
-        elif not node.tiers >> tier & 1:
-            books.used[tier] += 1
-            node.tiers |= 1 << tier
-            books.rules[tier].policy.insert([key])
+        else:
+            books.strangers.add(tier, key, label)
 
     def _admit(self, tier: int, key: BlockHash, label: Label) -> None:
-        node = self._index.add(key, label)
+        node = self._index.get(key) or self._index.add(key, label)
         node.tiers |= 1 << tier
         self._books.rules[tier].policy.insert([key])
-
-    def _estrange(self, tier: int, key: BlockHash, label: Label) -> None:
-        self._books.strangers[tier][key] = label
-        self._children.setdefault(label.parent, {})[key] = None
-
-    def _remember_strangers(self, tier: int) -> None:
-        """Those that became strangers because their parent vanished wait for it as others do."""
-        for key, label in self._books.strangers[tier].items():
-            self._children.setdefault(label.parent, {})[key] = None
 
     def _refuse(self, tier: int, key: BlockHash, label: Label, *, shared: bool) -> list[Move]:
         """What a restart finds without its parent: nobody's any more, or another process's."""
         if not shared:
             return self._books.turn_away(key, label, tier)
-        self._estrange(tier, key, label)
+        self._books.strangers.add(tier, key, label)
         return []
 
     def _rest(self, tier: int, listing: Listing, *, shared: bool) -> list[Move]:

@@ -163,9 +163,9 @@ class Placement:
             node = self.index[move.key]
             node.moves -= 1
             if move.src is not None and not move.keep:
-                self._books.leave(node, move.src)
+                self._intake.left(node, move.src)
             if move.dst is not None:
-                if node.dead:
+                if not self._intake.arrived(node, move.dst) or node.dead:
                     node.doomed |= 1 << move.dst
                 else:
                     node.tiers |= 1 << move.dst
@@ -175,7 +175,7 @@ class Placement:
                         arrived.setdefault(move.dst, []).append(node)
                     self._intake.adopt(node.key)
                     self._drop_below(node, move)
-            follow += self._books.resolve(node)
+            follow += self._end(node)
         for tier, nodes in arrived.items():  # less those that a later move of the batch took along
             self._rules[tier].policy.insert([node.key for node in nodes if node.tiers >> tier & 1])
         return follow
@@ -195,8 +195,8 @@ class Placement:
             if move.dst is not None:
                 self._used[move.dst] -= 1
             if move.src is not None and not move.keep:
-                self._books.leave(node, move.src)
-            follow += self._books.resolve(node)
+                self._intake.left(node, move.src)
+            follow += self._end(node)
         return follow
 
     def forget(self, key: BlockHash, tier: int) -> list[Move]:
@@ -250,6 +250,7 @@ class Placement:
             bit = 1 << tier
             asleep = self.index.num_resting(tier)
             held = asleep + sum(bool((n.tiers | n.doomed) & bit) for n in self.index.nodes.values())
+            held += len(self._books.strangers.of(tier))
             assert held <= self._used[tier], f"tier {tier}: {held} held, {self._used[tier]} accounted"
             readable = asleep + sum(bool(n.tiers & bit) for n in self.index.nodes.values())
             assert len(rules.policy) == readable, f"tier {tier}: policy holds {len(rules.policy)} of {readable}"
@@ -257,6 +258,14 @@ class Placement:
         for node in self.index.awake():
             assert node.tiers or node.moves, "a node without a copy or a move"
             assert node.depth == 0 or (node.parent is not None and not node.parent.dead), "an orphan"
+
+    def _end(self, node: Node) -> list[Move]:
+        """A move of a block has ended: see what others have done meanwhile, and what follows."""
+        self._intake.catch_up(node)
+        follow = self._books.resolve(node)
+        if node.dead and not node.moves:
+            self._intake.claim(node.key, node.label)  # it lies where others brought it, and can be held again
+        return follow
 
     def _drop_below(self, node: Node, move: Move) -> None:
         """A promoted block leaves the tier it came from, unless it costs a write to bring it back."""

@@ -239,13 +239,16 @@ class Volume:
             lines = lines_since(self.env, txn, since)
             if lines is None:
                 return last, None
-            latest = {change.key: change.added for line in lines for change in line}
+            touched = dict.fromkeys(change.key for line in lines for change in line)
             added: list[tuple[BlockHash, Label]] = []
-            for key in (key for key, is_held in latest.items() if is_held):
+            dropped: list[BlockHash] = []
+            for key in touched:  # as it is now: this process may have changed it since, too
                 stored = txn.get(key, db=self.env.index)
-                if stored is not None:
+                if stored is None:
+                    dropped.append(key)
+                else:
                     added.append((key, unpack_entry(stored).label))
-            return last, Followed(added, [key for key, is_held in latest.items() if not is_held])
+            return last, Followed(added, dropped)
 
     def close(self) -> None:
         """Close the directory; a second close does nothing."""
