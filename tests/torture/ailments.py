@@ -218,7 +218,12 @@ def few_descriptors(spare: int) -> Iterator[None]:
     """The process may open so many files more."""
     taken = {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
     free = (number for number in count() if not (number in taken and _is_open(number)))
-    limit = next(islice(free, spare, None))
+    with _descriptors_below(next(islice(free, spare, None))):
+        yield
+
+
+@contextmanager
+def _descriptors_below(limit: int) -> Iterator[None]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
     try:
@@ -238,8 +243,8 @@ def _is_open(file: int) -> bool:
 
 @contextmanager
 def no_descriptors(_: Scene) -> Iterator[None]:
-    """The process may open nothing more."""
-    with few_descriptors(0):
+    """The process may open nothing more, not even in the place of what it closes."""
+    with _descriptors_below(0):
         yield
 
 
