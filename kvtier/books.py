@@ -87,6 +87,8 @@ class Books:
         self.rules = list(tiers)
         self.used = [0] * len(self.rules)
         """Places taken, by tier: blocks held, arriving and leaving, and strangers."""
+        self.in_flight: dict[BlockHash, int] = {}
+        """Of blocks with moves in flight: bit t is set while a move brings the block to tier t or takes it away."""
         self.index = PrefixIndex()
         self.strangers = Strangers(len(self.rules))
 
@@ -98,10 +100,26 @@ class Books:
     def drop(self, node: Node, tier: int) -> Move:
         """Order a victim out; without another copy it is given up now, since its parent may be next."""
         node.tiers &= ~(1 << tier)
-        node.moves += 1
+        self.begin(node, tier)
         if not node.tiers:
             self.index.detach(node)
         return Move(node.key, tier, None)
+
+    def begin(self, node: Node, *tiers: int) -> None:
+        """A move that changes what these tiers hold of a block is ordered."""
+        node.moves += 1
+        for tier in tiers:
+            self.in_flight[node.key] = self.in_flight.get(node.key, 0) | 1 << tier
+
+    def end(self, node: Node) -> None:
+        """A move of a block has ended."""
+        node.moves -= 1
+        if not node.moves:
+            self.in_flight.pop(node.key, None)
+
+    def is_changing(self, node: Node, tier: int) -> bool:
+        """Whether a block is on its way into a tier or out of it, or waits for the latter."""
+        return bool((self.in_flight.get(node.key, 0) | node.doomed) >> tier & 1)
 
     def drop_stranger(self, tier: int) -> Move | None:
         """Order the oldest stranger out of a tier, if there is one that nothing else concerns."""
@@ -172,5 +190,7 @@ class Books:
             self.index.sweep_out(node)
             return []
         drops = [Move(node.key, tier, None) for tier in range(len(self.rules)) if node.doomed >> tier & 1]
-        node.moves = len(drops)
+        for drop in drops:
+            assert drop.src is not None
+            self.begin(node, drop.src)
         return drops

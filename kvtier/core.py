@@ -51,6 +51,8 @@ class Core:
         self._shared = [(i, tier) for i, tier in enumerate(tiers) if isinstance(tier, SharedTier)]
         self._following = threading.Lock()
         """Whoever holds it may take ``lock``, and not the other way round."""
+        self._moved: set[BlockHash] = set()
+        """Blocks whose moves have ended while somebody was asking a tier what has become of it."""
         self._breakers: list[dict[Doing, Breaker]] = [{"read": Breaker(), "write": Breaker()} for _ in tiers]
         self._ailing = False
         """Some breaker does not say that its tier works."""
@@ -71,6 +73,8 @@ class Core:
             for name, count in Counter(_counter(move, len(self.tiers)) for move in done).items():
                 self.metrics.add(name, count)
             self.metrics.add("lost_blocks", sum(not move.keep and move.dst is not None for move in failed))
+            if self._following.locked():
+                self._moved.update(move.key for move in (*done, *failed))
             follow = self.placement.commit(done) + self.placement.abort(failed)
             self.lock.notify_all()
         return follow
@@ -152,6 +156,8 @@ class Core:
     def _follow_one(self, tier: int, asked: SharedTier) -> list[Move]:
         if not self._breakers[tier]["read"].may_try(time.monotonic()):
             return []
+        with self.lock:
+            self._moved.clear()
         try:
             news = asked.news()
         except TierError as exc:
@@ -165,7 +171,7 @@ class Core:
             room = news.room_blocks - (0 if tier else self._set_aside_blocks)
             self.placement.resize(tier, max(0, room))
             if news.listing is not None:
-                moves = self.placement.reconcile(tier, news.listing)
+                moves = self.placement.reconcile(tier, news.listing, moved=self._moved)
             else:
                 moves = self.placement.vanish(tier, news.dropped)
                 self.placement.discover(tier, news.added)

@@ -26,7 +26,7 @@ the meantime. They are orders like any others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from kvtier.books import Books, Move, TierRules
 from kvtier.hashing import BlockHash, Chain, Label
@@ -105,7 +105,7 @@ class Placement:
                 if node is None:
                     if not self._books.parent_alive(label) or not sweep.reserve(dst):
                         break
-                    self.index.add(key, label).moves = 1
+                    self._books.begin(self.index.add(key, label), dst)
                     new.append(Move(key, None, dst))
                 elif node.dead:
                     break
@@ -127,7 +127,7 @@ class Placement:
                 src = node.fastest
                 if not self.index.readable >> src & 1 or not sweep.reserve(dst):
                     break
-                node.moves = 1
+                self._books.begin(node, dst)
                 up.append(Move(key, src, dst, keep=True))
         return sweep.orders() + up
 
@@ -149,7 +149,7 @@ class Placement:
                     continue
                 if not sweep.reserve(last):
                     break
-                node.moves = 1
+                self._books.begin(node, last)
                 down.append(Move(key, node.fastest, last, keep=True))
         return sweep.orders() + down
 
@@ -161,7 +161,7 @@ class Placement:
         arrived: dict[int, list[Node]] = {}
         for move in moves:
             node = self.index[move.key]
-            node.moves -= 1
+            self._books.end(node)
             if move.src is not None and not move.keep:
                 self._intake.left(node, move.src)
             if move.dst is not None:
@@ -191,7 +191,7 @@ class Placement:
         follow: list[Move] = []
         for move in moves:
             node = self.index[move.key]
-            node.moves -= 1
+            self._books.end(node)
             if move.dst is not None:
                 self._used[move.dst] -= 1
             if move.src is not None and not move.keep:
@@ -230,9 +230,15 @@ class Placement:
         """Another process has removed blocks from a tier; returns drops for what became unreachable."""
         return self._intake.vanish(tier, keys)
 
-    def reconcile(self, tier: int, listing: Listing) -> list[Move]:
-        """Make up for changes of a tier that nobody has told of; returns drops for what became unreachable."""
-        return self._intake.reconcile(tier, listing)
+    def reconcile(self, tier: int, listing: Listing, *, moved: Collection[BlockHash] = ()) -> list[Move]:
+        """Make up for changes of a tier that nobody has told of; returns drops for what became unreachable.
+
+        Args:
+            tier: Its number.
+            listing: Everything it held a moment ago.
+            moved: Blocks whose moves have ended since, so that their reports are newer than the listing.
+        """
+        return self._intake.reconcile(tier, listing, moved)
 
     def resize(self, tier: int, capacity_blocks: int) -> None:
         """A tier can hold more or fewer blocks than before; fewer takes effect as room is made."""

@@ -101,5 +101,5 @@ class Sweep:
             return self._books.drop(node, tier)
         self._spare[tier + 1] -= 1
         node.tiers &= ~(1 << tier)
-        node.moves = 1
+        self._books.begin(node, tier, tier + 1)
         return Move(node.key, tier, tier + 1)

@@ -4,6 +4,7 @@ import pytest
 from core_helpers import carry_out, chain, entries, key, keys, label, make, put, show, tiers, used
 
 from kvtier.hashing import Chain
+from kvtier.listing import Listing
 from kvtier.placement import Placement, TierRules
 from kvtier.policy.lru import LRU
 
@@ -1184,3 +1185,39 @@ def test_the_check_finds_a_block_that_nothing_holds_and_nothing_brings():
 
     with pytest.raises(AssertionError, match="a node without a copy or a move"):
         placement.check()
+
+
+# A listing beside moves under way
+
+
+def test_a_listed_block_on_its_way_out_is_not_taken_up_again():
+    placement = make(4, 2, durable=(1,))
+    placement.restore(1, entries("a", "ab"))
+    drops = placement.forget(key("ab"), 1)
+    listing = Listing.of(entries("a", "ab"))
+
+    assert placement.reconcile(1, listing) == []
+    carry_out(placement, drops)
+
+    assert (used(placement), tiers(placement, "ab")) == ([0, 1], [1])
+
+
+def test_a_listed_block_on_its_way_in_is_counted_once():
+    placement = make(4, 4, durable=(1,))
+    put(placement, "ab")
+    down = placement.plan_copy_down()
+
+    assert placement.reconcile(1, Listing.of(entries("a", "ab"))) == []
+    carry_out(placement, down)
+
+    assert used(placement) == [2, 2]
+
+
+def test_what_has_moved_since_a_listing_is_not_judged_by_it():
+    placement = make(4, 4, durable=(1,))
+    put(placement, "ab")
+    carry_out(placement, placement.plan_copy_down())
+
+    placement.reconcile(1, Listing.of(entries("x")), moved=set(keys("ab")))
+
+    assert used(placement) == [2, 3]

@@ -1,6 +1,7 @@
 """A disk that fills up, refuses or gives up under an open store: what is lost of it, and that it comes back."""
 
 import errno
+import os
 import random
 from contextlib import closing, contextmanager
 from unittest.mock import PropertyMock, patch
@@ -117,6 +118,7 @@ def test_a_disk_that_wrote_nothing_for_a_while_has_room_for_all_its_blocks(path)
         put(tier, *range(1, 64))
 
         assert held(tier) == list(range(64))
+        assert tier._volume.slabs.num_slabs <= 5, "a few places may be lost to it, not all"
 
 
 # Growing
@@ -250,3 +252,65 @@ def test_reads_that_fail_here_and_there_are_told_from_a_disk_that_fails(path):
             tier.read(part.keys, [out], part.labels)
 
         assert whole(tier, 1)
+
+
+# What is told afterwards
+
+
+def test_a_deletion_that_no_descriptor_was_left_for_is_made_up_for(path):
+    with closing(disk(path, 16)) as tier:
+        gone = put(tier, 1, 2)
+        tier.news()
+        with ailments.few_descriptors(0):
+            os.utime(tier._volume.env.data)
+            with pytest.raises(TierUnavailableError, match="Too many open files"):
+                tier.delete(gone.keys)
+
+        assert [key for key, _ in tier.news().listing] == list(gone.keys)[::-1]
+
+
+def test_a_listing_that_fails_is_told_the_next_time(path):
+    with closing(disk(path, 16)) as tier:
+        put(tier, 1)
+        tier._told.everything = False
+        failing = patch.object(type(tier._volume), "listing", side_effect=TierUnavailableError("nvme", "gone"))
+        with failing, pytest.raises(TierUnavailableError):
+            tier.news()
+
+        assert len(tier.news().listing) == 1
+
+
+def test_a_block_dropped_since_it_was_listed_does_not_come_back(store):
+    """The listing is older than the report of the drop."""
+    tier, last = store.tiers[-1], keys(store, "abc")[-1]
+    tier._told.everything = False
+    news = tier.news
+
+    def late():
+        found = news()
+        store._mover.carry(store._core.placement.forget(last, 1))
+        return found
+
+    with patch.object(tier, "news", late):
+        store.match([])
+
+    assert store.match(tokens("abc")).num_blocks == 2
+    check(store)
+
+
+def test_a_block_written_since_it_was_listed_does_not_go(store):
+    tier = store.tiers[-1]
+    tier._told.everything = False
+    news = tier.news
+
+    def late():
+        found = news()
+        store._mover.carry(store._core.placement.plan_copy_down())
+        return found
+
+    with patch.object(tier, "news", late):
+        store.match([])
+
+    assert [tier.contains([key]) for key in keys(store, "xyz")] == [1, 1, 1]
+    assert {node.tiers for node in map(store._core.placement.index.get, keys(store, "xyz"))} == {3}
+    check(store)

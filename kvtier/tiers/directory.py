@@ -116,7 +116,7 @@ class Directory:
         """Whether nobody else has the data file open, nor is about to; and nobody will before this ends."""
         try:
             turn = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:  # removed or moved away: nobody finds it any more, and nobody can tell
+        except FileNotFoundError:  # removed or moved away: nobody can join, and nobody can tell who has
             yield False
             return
         try:

@@ -207,12 +207,12 @@ class LMDBTier:
 
     def delete(self, keys: Sequence[BlockHash]) -> int:
         """See ``Tier.delete``."""
-        with self._at_work() as volume:
-            try:
+        try:
+            with self._at_work() as volume:
                 return volume.remove(keys)
-            except TierError:
-                self._told.everything = False  # what should be gone is still there
-                raise
+        except TierError:
+            self._told.everything = False  # what should be gone is still there
+            raise
 
     def scan(self) -> Listing:
         """See ``Tier.scan``. Reads the index only, never a payload, and the first time not even that."""
@@ -226,13 +226,17 @@ class LMDBTier:
             room, last = volume.room_blocks, volume.env.last_commit
             if told.everything and (room, last) == (told.room_blocks, told.last_commit):
                 return None
-            found = None
-            if told.everything:
-                told.commit, found = volume.followed(told.commit)
-            listing = None
-            if found is None:
-                told.commit, listing = volume.env.books.commit, volume.listing()
-            told.everything, told.room_blocks, told.last_commit = True, room, last
+            found = listing = None
+            everything, told.everything = told.everything, True  # first: a call that fails meanwhile has a say
+            try:
+                if everything:
+                    told.commit, found = volume.followed(told.commit)
+                if found is None:
+                    told.commit, listing = volume.env.books.commit, volume.listing()
+            except BaseException:
+                told.everything = False
+                raise
+            told.room_blocks, told.last_commit = room, last
         if found is None:
             return News((), (), listing, room)
         return News(found.added, found.dropped, None, room)

@@ -218,7 +218,12 @@ def few_descriptors(spare: int) -> Iterator[None]:
     """The process may open so many files more."""
     taken = {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
     free = (number for number in count() if not (number in taken and _is_open(number)))
-    limit = next(islice(free, spare, None))
+    with _descriptors_below(next(islice(free, spare, None))):
+        yield
+
+
+@contextmanager
+def _descriptors_below(limit: int) -> Iterator[None]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
     try:
@@ -238,8 +243,8 @@ def _is_open(file: int) -> bool:
 
 @contextmanager
 def no_descriptors(_: Scene) -> Iterator[None]:
-    """The process may open nothing more."""
-    with few_descriptors(0):
+    """The process may open nothing more, not even in the place of what it closes."""
+    with _descriptors_below(0):
         yield
 
 
@@ -323,10 +328,10 @@ AILMENTS: dict[str, Kind] = {
     "places that cannot be written": Kind(bad_places, degrades=False),
     "no read works": Kind(no_reads),
     "records that cannot be read": Kind(bad_records, degrades=False),
-    "no commit works": Kind(no_commits),
-    "some commits fail": Kind(some_commits, degrades=False),
+    "no commit works": Kind(no_commits, evicts=True),
+    "some commits fail": Kind(some_commits, degrades=False, evicts=True),
     "LMDB gives up": Kind(panic, degrades=False),
-    "read-only": Kind(read_only),
+    "read-only": Kind(read_only, evicts=True),
     "no descriptors": Kind(no_descriptors, degrades=False),
     "no descriptors, touched": Kind(touched_without_descriptors, degrades=False),
     "no descriptors, cut": Kind(cut_without_descriptors),
