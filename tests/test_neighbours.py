@@ -44,6 +44,12 @@ def test_a_prompt_that_nobody_has_is_a_plain_miss(path):
     assert (hit.stopped_by, hit.detail) == ("not_held", None)
 
 
+def test_a_prompt_of_no_block_is_held_by_everybody(path):
+    filled_by(path, OTHER)
+
+    assert asked(path, "").stopped_by is None
+
+
 def test_a_prompt_held_in_part_here_is_not_explained_by_others(path):
     filled_by(path, OTHER)
     filled_by(path, NAMESPACE, "a")

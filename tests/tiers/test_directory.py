@@ -35,6 +35,9 @@ from pathlib import Path
 from kvtier.tiers.directory import Directory
 directory = Directory("nvme", Path(sys.argv[1]))
 with directory.opening():
+    if sys.argv[2] == "before":
+        print("opening", flush=True)
+        sys.stdin.readline()
     print("alone" if directory.enter() else "joined", flush=True)
     if sys.argv[2] == "opening":
         sys.stdin.readline()
@@ -100,6 +103,14 @@ def test_who_is_about_to_open_counts(path):
     made, _ = opened(path)
     with another(path, "opening") as process:
         assert process.said == "joined"
+        assert not made.is_alone()
+    made.leave()
+
+
+def test_who_has_not_the_file_open_yet_and_is_about_to_counts(path):
+    made, _ = opened(path)
+    with another(path, "before") as process:
+        assert process.said == "opening"
         assert not made.is_alone()
     made.leave()
 
@@ -290,7 +301,7 @@ def test_a_marker_that_is_a_link_is_not_followed(path, tmp_path):
     made.leave()
 
 
-@pytest.mark.parametrize("lost", ["lock.mdb", "kvtier.lock", "other"])
+@pytest.mark.parametrize("lost", ["lock.mdb", "kvtier.lock", "both", "other"])
 def test_where_the_lock_file_is_not_the_one_in_use_nobody_joins(path, lost):
     with closing(disk(path)) as tier:
         put(tier, 1)
@@ -298,7 +309,8 @@ def test_where_the_lock_file_is_not_the_one_in_use_nobody_joins(path, lost):
             (path / "lock.mdb").rename(path / "elsewhere")
             (path / "lock.mdb").touch()
         else:
-            (path / lost).unlink()
+            for name in ("lock.mdb", "kvtier.lock") if lost == "both" else (lost,):
+                (path / name).unlink()
 
         with pytest.raises(ConfigError, match="its lock file or marker was removed meanwhile; close the stores"):
             tier._volume.env.directory.check_joinable()

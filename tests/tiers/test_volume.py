@@ -9,9 +9,12 @@ import pytest
 from tier_helpers import BLOCK, data_file, disk, held, place_of, put, raw_flip, whole
 
 from kvtier.errors import CorruptBlockError, TierClosedError, TierFullError, TierUnavailableError
+from kvtier.hashing import Namespace
+from kvtier.spec import KVSpec
 from kvtier.testing.blocks import chain
 from kvtier.tiers import layout
 from kvtier.tiers import volume as module
+from kvtier.tiers.directory import Directory
 
 PAGE = 4096
 
@@ -327,6 +330,32 @@ def test_while_this_process_writes_nobody_looks(tier, monkeypatch):
         assert tier._volume.trouble() is None
 
 
+def test_while_another_has_the_file_open_its_writes_are_not_looked_at(tier, path, monkeypatch):
+    put(tier, 1)
+    other = Directory("other", path)
+    with other.opening():
+        other.enter()
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "structural_problem", lambda data: pytest.fail("looked at what another writes"))
+        touch(tier)
+        assert tier._volume.trouble() is None
+    other.leave()
+
+    damage_trees(tier)
+    assert "was damaged" in tier._volume.trouble()
+
+
+def test_after_looking_others_may_write(tier):
+    put(tier, 1)
+    touch(tier)
+    tier._volume.trouble()
+    writer = threading.Thread(target=put, args=(tier, 2), daemon=True)
+    writer.start()
+    writer.join(10)
+
+    assert not writer.is_alive()
+
+
 @contextmanager
 def in_writing(tier):
     """Another thread writes."""
@@ -397,6 +426,26 @@ def test_after_a_tier_was_opened_anew_the_store_is_told_what_is_there(tier, path
     news = tier.news()
     assert [key for key, _ in news.listing] == names(3)
     assert tier.news() is None
+
+
+def test_a_namespace_is_noted_again_where_a_tier_was_opened_anew(tier, path):
+    mine, other = (Namespace(spec=KVSpec(layers=1, kv_heads=1, head_dim=8, dtype="float32"), weights=name) for name in "ab")
+    tier.introduce(mine)
+    put(tier, 1)
+    shutil.rmtree(path)
+    refused(tier, "was removed")
+
+    assert [each.root for each in tier.introduce(other)] == [mine.root]
+
+
+def test_after_a_delete_that_failed_the_store_is_told_what_is_there(tier, monkeypatch):
+    put(tier, 1, 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(tier._volume.env, "change", lambda: (_ for _ in ()).throw(TierUnavailableError("nvme", "no")))
+        with pytest.raises(TierUnavailableError):
+            tier.delete(names(1))
+
+    assert {key for key, _ in tier.news().listing} == set(names(1, 2))
 
 
 def test_a_tier_that_cannot_be_opened_anew_says_so_until_it_can(tier, path):
