@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib import formats_report, integrity_report
+from lib import formats_report, integrity_report, torture_report
 from lib.bandwidth_markdown import markdown
 from lib.result_tables import layerwise_table, meeting_table, scale_table
 
@@ -69,7 +69,13 @@ def parts() -> dict[str, dict[str, str]]:
             "integrity": integrity_report.markdown(integrity),
         },
         "docs/formats.md": {"formats": formats_report.markdown(formats)},
+        "docs/reliability.md": torture_parts(RESULTS / "torture.json"),
     }
+
+
+def torture_parts(report: Path) -> dict[str, str]:
+    """The part of docs/reliability.md; none as long as nobody has kept a report."""
+    return {"torture": torture_report.markdown(json.loads(report.read_text()))} if report.exists() else {}
 
 
 def fill(text: str, name: str, content: str) -> str:

@@ -23,6 +23,11 @@ from kvtier.errors import ConfigError, KVTierError
 
 #: Where each command is.
 COMMANDS: dict[str, str] = {
+    "check": "kvtier.commands.check",
+    "compact": "kvtier.commands.compact",
+    "export": "kvtier.commands.export",
+    "import": "kvtier.commands.import_",
+    "inspect": "kvtier.commands.inspect",
     "oracle": "kvtier.commands.oracle",
 }
 

@@ -6,7 +6,7 @@ errors  spec  hashing  format  listing  metrics  config  answers    facts and fo
    formats                                           a block in fewer bytes, or encrypted, and back
    placement      tiers                              decide | move: neither sees the other
        core  leases  neighbours  streaming  transfer  reader  writer  store
-   opening  integrations  testing  __init__          edges
+   opening  integrations  testing  doctor  __init__  edges
    oracle                                            asks the edges
    commands  cli  __main__                           the command line
 """
@@ -29,7 +29,7 @@ LAYERS = [
     {"policy", "index", "resting", "books", "room", "intake", "health", "formats", "rates", "ground", "reuse"},
     {"placement", "tiers"},
     {"core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "store"},
-    {"opening", "integrations", "testing", "__init__"},
+    {"opening", "integrations", "testing", "doctor", "__init__"},
     {"oracle"},
     {"commands", "cli", "__main__"},
 ]
@@ -38,6 +38,9 @@ LAYERS = [
 STRANGERS = [
     {"placement", "tiers"},
     {"integrations", "testing"},
+    {"integrations", "doctor"},
+    {"testing", "doctor"},
+    {"opening", "doctor"},
     {"formats", "policy"},
     {"formats", "index"},
     {"formats", "room"},
@@ -107,8 +110,11 @@ def test_only_integrations_and_who_asks_them_know_transformers(path):
     assert "transformers" not in {name.split(".")[0] for name in imports(path)}
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) != "tiers"], ids=name_of)
-def test_only_the_disk_tier_knows_lmdb(path):
+OUTSIDE_LMDB = [path for path in FILES if part_of(path) != "tiers" and name_of(path) != "doctor/reading.py"]
+
+
+@pytest.mark.parametrize("path", OUTSIDE_LMDB, ids=name_of)
+def test_only_the_disk_tier_and_its_doctor_know_lmdb(path):
     assert "lmdb" not in {name.split(".")[0] for name in imports(path)}
 
 

@@ -112,6 +112,17 @@ def test_what_another_process_evicts_is_a_miss_here(path):
         check(store)
 
 
+def test_a_pin_does_not_bind_another_process(path):
+    with closing(make(path, disk=4)) as store, another(path, disk=4) as other:
+        save(store, "abcd")
+        with store.pin(tokens("abcd"), owner="here") as pinned:
+            assert pinned.num_blocks == 4
+            assert other("put", "wxyz") == "4"
+
+            assert fetch(store, "abcd").num_blocks == 0
+        check(store)
+
+
 def test_two_processes_that_write_at_once_keep_within_one_cap(path):
     words = ["abcd", "efgh", "ijkl", "mnop", "qrst", "uvwx", "abxy", "efij"]
     with closing(make(path, disk=8)) as store, another(path, disk=8) as other:

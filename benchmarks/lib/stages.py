@@ -19,26 +19,27 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from kvtier.tiers import disk as disk_module
 from kvtier.tiers import records as records_module
-from kvtier.tiers.disk import LMDBTier
+from kvtier.tiers import volume as volume_module
+from kvtier.tiers.journal import Commit
 from kvtier.tiers.pages import page_aligned
 from kvtier.tiers.slabs import Slabs
+from kvtier.tiers.volume import Volume
 
 from .bandwidth import KvtierDisk
 
 GET = {
-    "plan: index entries, page cache": (LMDBTier, "_places"),
+    "plan: index entries, page cache": (Volume, "places"),
     "wait for requests to the disk": (Slabs, "carry_out"),
     "verify: XXH3, name, token ids": (records_module, "verify"),
     "copy out": (np, "copyto"),
 }
 PUT = {
-    "look for what is held": (LMDBTier, "_absent"),
-    "copy in, where not aligned": (disk_module, "whole_pages_of"),
-    "seal: XXH3": (disk_module, "seal"),
+    "look for what is held": (volume_module, "_absent"),
+    "copy in, where not aligned": (volume_module, "whole_pages_of"),
+    "seal: XXH3": (volume_module, "seal"),
     "wait for writes to the disk": (Slabs, "write"),
-    "commit: index, sync": (LMDBTier, "_commit"),
+    "commit: index, sync": (Commit, "land"),
 }
 
 

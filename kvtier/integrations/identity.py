@@ -56,6 +56,12 @@ def kv_spec(model: Any, block_tokens: int = DEFAULT_BLOCK_TOKENS) -> KVSpec:
     return spec
 
 
+def rope_of(model: Any) -> str:
+    """What turns positions into angles, from the config, as text for a person; the fingerprint covers it as well."""
+    parameters = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    return json.dumps(parameters, sort_keys=True, default=str) if parameters else ""
+
+
 def fingerprint(model: Any) -> str:
     """A digest of what shapes a model's KV: every byte of every weight, the config, the attention kernel's name.
 

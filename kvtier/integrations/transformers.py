@@ -38,7 +38,7 @@ from kvtier.hashing import Namespace, token_array
 from kvtier.integrations.arena import Arena
 from kvtier.integrations.cache import BufferedLayer, buffered_cache
 from kvtier.integrations.filling import Filling, Layerwise, Prefill, check_filling
-from kvtier.integrations.identity import fingerprint, kv_spec
+from kvtier.integrations.identity import fingerprint, kv_spec, rope_of
 from kvtier.integrations.shadow import Shadow
 from kvtier.opening import open_store
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
@@ -61,6 +61,7 @@ def namespace_of(
     block_tokens: int = DEFAULT_BLOCK_TOKENS,
     chunk_tokens: int | None = None,
     adapter: str = "",
+    tokenizer: str = "",
     salt: bytes = b"",
 ) -> Namespace:
     """The namespace of a model's blocks; see ``kvtier.hashing.Namespace``.
@@ -74,7 +75,13 @@ def namespace_of(
     _check_chunk(chunk_tokens, block_tokens)
     layout = "kvtier-v1" if chunk_tokens is None else f"kvtier-v1/chunk{chunk_tokens}"
     return Namespace(
-        spec=kv_spec(model, block_tokens), weights=fingerprint(model), adapter=adapter, layout=layout, salt=salt
+        spec=kv_spec(model, block_tokens),
+        weights=fingerprint(model),
+        adapter=adapter,
+        rope=rope_of(model),
+        tokenizer=tokenizer,
+        layout=layout,
+        salt=salt,
     )
 
 
@@ -295,7 +302,7 @@ def _check_namespace(model: PreTrainedModel, store: TieredStore, chunk_tokens: i
     needed = namespace_of(
         model, block_tokens=own.spec.block_tokens, chunk_tokens=chunk_tokens, adapter=own.adapter, salt=own.salt
     )
-    for name in ("spec", "weights", "layout"):
+    for name in ("spec", "weights", "rope", "layout"):
         got, expected = getattr(own, name), getattr(needed, name)
         if got != expected:
             raise SpecMismatchError(

@@ -15,6 +15,7 @@ locks apart from host to host, because LMDB and these locks hold on one host onl
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -26,7 +27,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from kvtier.errors import ConfigError, TierUnavailableError
+from kvtier.errors import ConfigError, KVTierError, TierUnavailableError
 
 log = logging.getLogger("kvtier")
 
@@ -38,6 +39,9 @@ NETWORK_FILE_SYSTEMS = {
     *("9p", "afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs"),
     *("gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb3", "smbfs"),
 }
+
+#: What is not the directory's fault, and may be over by the next time.
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 #: Longest to wait for another process that is opening the same directory; it may be verifying a large file.
 _PATIENCE_S = 120.0
@@ -97,6 +101,8 @@ class Directory:
         try:
             held = os.open(self.data, flags, 0o600)
         except OSError as exc:
+            if exc.errno in _PASSING:
+                raise
             raise ConfigError(f"{self.name}: {self.data} cannot be opened: {exc.strerror}; who made it?") from exc
         alone = _locked(held, fcntl.LOCK_EX)
         if not _locked(held, fcntl.LOCK_SH):
@@ -105,17 +111,20 @@ class Directory:
         self._held = held
         return alone
 
-    def is_alone(self) -> bool:
-        """Whether nobody else has the data file open, nor is about to."""
-        turn = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether nobody else has the data file open, nor is about to; and nobody will before this ends."""
         try:
-            if not _locked(turn, fcntl.LOCK_EX):
-                return False
-            alone = self.exclusive()
-            if alone and self._held is not None:
+            turn = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:  # removed or moved away: nobody finds it any more, and nobody can tell
+            yield False
+            return
+        try:
+            is_alone = _locked(turn, fcntl.LOCK_EX) and self.exclusive()
+            yield is_alone
+            if is_alone and self._held is not None:
                 _locked(self._held, fcntl.LOCK_SH)
-            fcntl.flock(turn, fcntl.LOCK_UN)
-            return alone
+            fcntl.flock(turn, fcntl.LOCK_UN)  # explicitly, because a forked child has the same lock
         finally:
             os.close(turn)
 
@@ -170,15 +179,30 @@ class Directory:
             return {}
         return found if isinstance(found, dict) else {}
 
+    def claim(self, about: dict[str, int]) -> None:
+        """Mark a new directory, on the medium, so that what a cut leaves of its first commit is known to be ours."""
+        self.mark(about)
+        for place in (self.path / MARKER, self.path):
+            file = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+
     def mark(self, about: dict[str, int]) -> None:
         """Write the marker anew: what the directory holds, and the inode of its lock file."""
+        lock = self.path / LOCK
+        text = json.dumps({**about, "lock": lock.stat().st_ino if lock.exists() else None}).encode()
         try:
-            marker = os.open(self.path / MARKER, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(marker, "w") as file:
-                json.dump({**about, "lock": (self.path / LOCK).stat().st_ino}, file)
+            marker = os.open(self.path / MARKER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(marker, "wb") as file:  # in its old place: no cut finds it empty, no full disk refuses it
+                file.write(text)
+                file.truncate()
         except OSError as exc:
+            if exc.errno in _PASSING:
+                raise
             raise ConfigError(
-                f"{self.name}: {self.path / MARKER} cannot be opened: {exc.strerror}; who made it?"
+                f"{self.name}: {self.path / MARKER} cannot be written: {exc.strerror}; who made it?"
             ) from exc
 
     def check_joinable(self) -> None:
@@ -193,10 +217,22 @@ class Directory:
                 "close the stores that have it open first"
             )
 
-    def drop_lock_file(self) -> None:
-        """Remove the reader table, which says nothing to one who is alone."""
+    def renew_lock_file(self, num_bytes: int) -> None:
+        """Begin the reader table anew: the old one says nothing to one who is alone.
+
+        With all its space: LMDB writes to it through a map, and a page of it for which the disk has no
+        room would end the process.
+
+        Raises:
+            OSError: There is no room, or this cannot be written.
+        """
         with suppress(FileNotFoundError):
             (self.path / LOCK).unlink()
+        lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.posix_fallocate(lock, 0, num_bytes)
+        finally:
+            os.close(lock)
 
     def _make(self) -> None:
         try:
@@ -249,7 +285,9 @@ class Directory:
             raise ConfigError(f"{self.name}: {self.path} is not writable; choose a directory this user can write to")
         return set(found)
 
-    def _unusable(self, exc: OSError) -> ConfigError:
+    def _unusable(self, exc: OSError) -> KVTierError:
+        if exc.errno in _PASSING:
+            return TierUnavailableError(self.name, f"{self.path} cannot be used: {exc.strerror}")
         return ConfigError(
             f"{self.name}: {self.path} cannot be used: {exc.strerror}; choose a directory this user can write to"
         )

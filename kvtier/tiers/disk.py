@@ -35,13 +35,21 @@ from typing import Literal
 
 import torch
 
-from kvtier.errors import ConfigError, CorruptBlockError, TierClosedError, TierError, TierUnavailableError
+from kvtier.errors import (
+    ConfigError,
+    CorruptBlockError,
+    KVTierError,
+    TierClosedError,
+    TierError,
+    TierUnavailableError,
+)
 from kvtier.format import check_label, header_bytes
 from kvtier.hashing import BlockHash, Label, Namespace
 from kvtier.listing import Listing
 from kvtier.spec import DEFAULT_BLOCK_TOKENS
 from kvtier.tiers.base import Arrived, Namespaced, News, check_blocks, check_layers
 from kvtier.tiers.copying import Striper
+from kvtier.tiers.environment import translated
 from kvtier.tiers.gpu_direct import GpuDirect, open_gpu_direct
 from kvtier.tiers.layered import LayeredRead, Source, end_of, piece_bytes, whole_page_layers
 from kvtier.tiers.records import WARM_LANES
@@ -114,7 +122,8 @@ class LMDBTier:
         self._known: list[Namespace] = []
         self._told = _Told()
         try:
-            self._volume = self._open_volume()
+            with translated(name):
+                self._volume = self._open_volume()
         except BaseException:
             self._striper.close()
             raise
@@ -180,21 +189,13 @@ class LMDBTier:
         check_layers(self.name, keys, out, parts)
         with self._at_work() as volume, volume.env.reading() as txn:
             places, damaged = volume.places(txn, keys)
-            if len(places) < len(keys) or not whole_page_layers(self.block_bytes, parts):
-                count = self.read(keys, out, labels)
-                for number in range(len(parts) if count == len(keys) else 0):
-                    arrived(number, None)
-                return count
-            source = Source(volume.slabs.file, places, [volume.slabs.view(place) for place in places])
-            span = piece_bytes(self._header, self.block_bytes, parts)
-            if span not in self._pieces:
-                self._pieces[span] = Buffers(span, self._striper.threads + 1)
-            pieces = self._pieces[span]
-            batch = LayeredRead(
-                source, keys, out, labels, header=self._header, parts=parts, arrived=arrived, buffers=pieces
-            )
-            self._striper.run(batch.num_turns, batch.work, self._striper.threads if source.on_disk else WARM_LANES)
-        return self._end(volume, {len(places): damaged, **batch.ends})
+            if len(places) == len(keys) and whole_page_layers(self.block_bytes, parts):
+                ends = self._read_layers(volume, places, keys, out, labels, parts, arrived)
+                return self._end(volume, {len(places): damaged, **ends})
+        count = self.read(keys, out, labels)
+        for number in range(len(parts) if count == len(keys) else 0):
+            arrived(number, None)
+        return count
 
     def write(self, keys: Sequence[BlockHash], blocks: Sequence[torch.Tensor], labels: Sequence[Label]) -> None:
         """See ``Tier.write``."""
@@ -259,6 +260,27 @@ class LMDBTier:
             self._close_volume()
             self._striper.close()
 
+    def _read_layers(  # noqa: PLR0917  (what ``read_parts`` was given)
+        self,
+        volume: Volume,
+        places: Sequence[int],
+        keys: Sequence[BlockHash],
+        out: Sequence[torch.Tensor],
+        labels: Sequence[Label] | None,
+        parts: Sequence[slice],
+        arrived: Arrived,
+    ) -> dict[int, CorruptBlockError]:
+        """Read records layer by layer; those that are not good, by number, and why."""
+        source = Source(volume.slabs.file, places, [volume.slabs.view(place) for place in places])
+        span = piece_bytes(self._header, self.block_bytes, parts)
+        if span not in self._pieces:
+            self._pieces[span] = Buffers(span, self._striper.threads + 1)
+        batch = LayeredRead(
+            source, keys, out, labels, header=self._header, parts=parts, arrived=arrived, buffers=self._pieces[span]
+        )
+        self._striper.run(batch.num_turns, batch.work, self._striper.threads if source.on_disk else WARM_LANES)
+        return batch.ends
+
     @contextmanager
     def _at_work(self) -> Iterator[Volume]:
         """The open volume, if it can be used; a file that was removed, cut or damaged is opened anew first.
@@ -275,13 +297,14 @@ class LMDBTier:
             self._mend()
         volume = self._volume
         try:
-            with volume.env.held_open():
+            with volume.env.held_open(), translated(self.name):
                 problem = volume.trouble()
             if problem is not None:
                 log.error("%s: %s; it is opened anew with the next call", self.name, problem)
                 self._broken = problem
                 raise TierUnavailableError(self.name, problem)
-            yield volume
+            with translated(self.name):
+                yield volume
         except TierClosedError as exc:
             if self._closed:
                 raise
@@ -294,11 +317,12 @@ class LMDBTier:
                 return
             self._close_volume()
             try:
-                self._volume = self._open_volume()
+                with translated(self.name):
+                    self._volume = self._open_volume()
                 self._gpu = self._open_gpu()
                 for namespace in self._known:
                     self._volume.env.introduce(namespace.root, namespace.record())
-            except (ConfigError, TierError) as exc:
+            except KVTierError as exc:
                 raise TierUnavailableError(self.name, f"{self._broken}; opening it anew failed: {exc}") from exc
             self._told.everything = False
             log.warning("%s: opened anew after: %s", self.name, self._broken)
@@ -318,10 +342,15 @@ class LMDBTier:
         return open_gpu_direct(self.name, self._volume.env.data, self._volume.records, hindrance)
 
     def _end(self, volume: Volume, ends: dict[int, CorruptBlockError | None]) -> int:
-        """Where a run ends, as ``Tier.read`` says; what did not verify is kept in mind."""
-        for error in ends.values():
-            if error is not None:
-                volume.suspect(BlockHash(error.key), error.reason)
+        """Where a run ends, as ``Tier.read`` says; what did not verify is kept in mind.
+
+        A record that cannot be read is a fault of its place, unless the file's first page cannot be read either.
+        """
+        damaged = [error for error in ends.values() if error is not None]
+        if any(error.kind == "unreadable" for error in damaged) and not volume.slabs.answers():
+            raise TierUnavailableError(self.name, "the disk answers no read")
+        for error in damaged:
+            volume.suspect(BlockHash(error.key), error.reason)
         return end_of(ends)
 
 

@@ -29,7 +29,7 @@ from kvtier.errors import (
     TierFullError,
     TierUnavailableError,
 )
-from kvtier.format import FORMAT_VERSION, WRITER_BYTES
+from kvtier.format import FORMAT_VERSION, PAGE_BYTES, WRITER_BYTES
 from kvtier.tiers.about import DATABASES, About, UnfitError, of_another_release
 from kvtier.tiers.directory import Directory
 from kvtier.tiers.journal import BOOKS, Books, Commit
@@ -40,6 +40,9 @@ log = logging.getLogger("kvtier")
 
 _READERS = 1024
 _NO_READER = 1 << 63
+
+#: Of the lock file: a line of the processor's cache for each reader, and a page for what precedes them.
+_LOCK_BYTES = _READERS * 64 + PAGE_BYTES
 
 
 @contextmanager
@@ -88,14 +91,17 @@ class Environment:
         self.writer = os.urandom(WRITER_BYTES)
         """Signs this opening's commits in the journal."""
         self.capacity_blocks = capacity_bytes // block_bytes
+        self.given_up: str | None = None
+        """Why nothing works before the directory is opened anew."""
         self._pid = os.getpid()
         self._closed = False
         self._writer = threading.RLock()
         self._readers = 0
         self._state = threading.Condition()
         """Guards ``_closed`` and ``_readers``."""
-        self.directory = Directory(name, path)
-        with self.directory.opening():
+        with translated(name):
+            self.directory = Directory(name, path)
+        with translated(name), self.directory.opening():
             self.alone = self.directory.enter()
             """Nobody else had the directory open when this one opened it."""
             try:
@@ -172,7 +178,7 @@ class Environment:
             buffers: Give views of the map that last as long as the transaction, instead of bytes;
                 slower for what is small.
         """
-        with self.held_open(), translated(self.name), self._env.begin(buffers=buffers) as txn:
+        with self.held_open(), self._asking(), self._env.begin(buffers=buffers) as txn:
             yield txn
 
     @contextmanager
@@ -225,10 +231,15 @@ class Environment:
         Committed and on the medium when it ends, together with new books and a line in the journal, or
         not at all if it raised. Without a change nothing is committed.
         """
-        with translated(self.name), self._env.begin(write=True) as txn:
-            commit = Commit(self, txn)
-            yield commit
-            commit.finish()
+        with self._asking():
+            txn = self._env.begin(write=True)
+            try:
+                commit = Commit(self, txn)
+                yield commit
+                commit.land()
+            except BaseException:
+                txn.abort()  # does nothing after a commit that failed
+                raise
 
     def sync(self) -> None:
         """Everything committed reaches the medium."""
@@ -251,11 +262,24 @@ class Environment:
             self._env.close()
             self.directory.leave()
 
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """``translated``; takes note if LMDB will not do anything any more."""
+        with translated(self.name):
+            try:
+                yield
+            except lmdb.PanicError as exc:  # after an error in writing a meta page, for as long as it is open
+                self.given_up = f"LMDB has given {self.data} up: {exc}"
+                raise
+
     def _open(self, about: About, *, again: bool = False) -> None:
         """Open it; what is damaged beyond its pages is found here, and set aside as well, once."""
         if self.alone:
             self._prove_sound()
-            self.directory.drop_lock_file()
+            with translated(self.name):
+                self.directory.renew_lock_file(_LOCK_BYTES)
+                if self.directory.state().st_size == 0:
+                    self.directory.claim(about.marker())
         else:
             self.directory.check_joinable()
         self._env = self._open_lmdb(_map_bytes(self.capacity_blocks, about.layout))

@@ -127,7 +127,7 @@ class LayeredRead:
         if not self._wanted(record):
             return
         if piece is None:
-            raise CorruptBlockError(self._keys[record], "its record cannot be read")
+            raise CorruptBlockError(self._keys[record], "its record cannot be read", "unreadable")
         self._check(record, piece, first=not number, last=number == len(self._parts) - 1)
         target = block[layers]
         np.copyto(target, piece[0 if number else self._header :].reshape(target.shape))

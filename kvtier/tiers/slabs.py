@@ -18,6 +18,7 @@ a slot is never written unless that header stands before it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import struct
@@ -64,19 +65,23 @@ class Slabs:
         self._lock = threading.Lock()
         self._following = threading.Lock()
         self.buffers = Buffers(layout.slot_bytes, readers)
-        self._plain = os.open(env.data, os.O_RDWR | os.O_CLOEXEC)
-        os.posix_fadvise(self._plain, 0, 0, os.POSIX_FADV_RANDOM)
-        self._direct = None if keep_cached else _open_direct(env)
-        self._files = [file for file in (self._plain, self._direct) if file is not None]
-        data = mmap.mmap(self._plain, 0, prot=mmap.PROT_READ)
-        data.madvise(mmap.MADV_RANDOM)
-        self._seen: Bytes = np.frombuffer(data, np.uint8)
-        self._base = int(self._seen.ctypes.data)
         self._starts: list[int | None] = []
         """By slab, where its first slot lies; None if it cannot be found."""
         self._unwritten: dict[int, bytes] = {}
         """Places found and not yet kept in the environment."""
+        self._plain = os.open(env.data, os.O_RDWR | os.O_CLOEXEC)
+        os.posix_fadvise(self._plain, 0, 0, os.POSIX_FADV_RANDOM)
+        self._files = [self._plain]
+        self._direct: int | None = None
+        self._seen: Bytes = np.empty(0, np.uint8)
         try:
+            if not keep_cached and (direct := _open_direct(env)) is not None:
+                self._direct = direct
+                self._files.append(direct)
+            data = mmap.mmap(self._plain, 0, prot=mmap.PROT_READ)
+            data.madvise(mmap.MADV_RANDOM)
+            self._seen = np.frombuffer(data, np.uint8)
+            self._base = int(self._seen.ctypes.data)
             with env.reading() as txn:
                 self.follow(txn)
         except BaseException:
@@ -180,6 +185,17 @@ class Slabs:
         if os.pwritev(self.file, [part.data for part in parts], place) < total:
             raise OSError(f"short write of {total} bytes at {place}")
 
+    def answers(self) -> bool:
+        """Whether the medium still reads anything: the first page of the file."""
+        buffer = self.buffers.take()
+        try:
+            os.preadv(self.file, [buffer[:PAGE_BYTES].data], 0)
+        except OSError:
+            return False
+        finally:
+            self.buffers.give_back(buffer)
+        return True
+
     def view(self, place: int) -> Bytes | None:
         """A record in memory, seen through the map; None if it is on disk.
 
@@ -241,8 +257,10 @@ def _open_direct(env: Environment) -> int | None:
         return None
     try:
         file = os.open(env.data, os.O_RDWR | os.O_CLOEXEC | flag)
-    except OSError:  # the file system does not do it; the page cache does everything
-        return None
+    except OSError as exc:
+        if exc.errno in {errno.EMFILE, errno.ENFILE}:
+            raise
+        return None  # the file system does not do it; the page cache does everything
     try:
         os.preadv(file, [Buffers(PAGE_BYTES, 1).take().data], 0)
     except OSError:  # it said it would, and does not

@@ -13,10 +13,11 @@ being written over (``kvtier.tiers.slots``).
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,12 +25,13 @@ import numpy as np
 import torch
 
 from kvtier.errors import CorruptBlockError, TierError, TierFullError, TierUnavailableError
-from kvtier.format import header_bytes, record_bytes, seal, unpack_entry, whole_pages
+from kvtier.format import Bytes, header_bytes, record_bytes, seal, unpack_entry, whole_pages
 from kvtier.hashing import BlockHash, Label
 from kvtier.listing import Listing
 from kvtier.tiers.copying import Striper
 from kvtier.tiers.entries import Entries, read_entries, slot_of
-from kvtier.tiers.environment import Environment
+from kvtier.tiers.environment import Environment, translated
+from kvtier.tiers.growth import Growth
 from kvtier.tiers.journal import NO_SLOT, Commit, lines_since, quarantined
 from kvtier.tiers.layout import layout_for
 from kvtier.tiers.records import Records
@@ -41,9 +43,6 @@ log = logging.getLogger("kvtier")
 
 #: Longest that a writer waits for readers of dropped blocks, wherever they are, before it gives up.
 READER_PATIENCE_S = 5.0
-
-#: How long a file that could not grow is taken for as large as it gets.
-_NO_GROWTH_S = 5.0
 
 #: Slots that may be kept from being written because their bytes did not verify: a share of all, and at least some.
 _QUARANTINE_SHARE, _QUARANTINE_LEAST = 64, 8
@@ -93,26 +92,28 @@ class Volume:
         self._suspects: dict[int, str] = {}
         """Slots whose bytes did not verify, and why, until their block is dropped."""
         self._num_quarantined = 0
+        self._unwritable: dict[int, None] = {}
+        """Slots whose last write was an I/O error, oldest first: others are taken in their place until a restart."""
         self._seen = 0
         """The last commit whose slots are in ``slots``."""
-        self._no_growth_until = 0.0
-        self.hindrance: str | None = None
-        """Why the file could not grow when it last should have."""
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.env.close)
             self.slabs = Slabs(self.env, self.env.layout, record, readers=striper.threads + 1, keep_cached=keep_cached)
+            undo.callback(self.slabs.close)
             self.records = Records(self.slabs, striper, header=self._header, block_bytes=sizes.block_bytes)
+            self._growth = Growth(self.env, self.slabs, sizes.min_free_bytes)
             self.opening: Listing | None = None
             """What ``listing`` would find, as it was read at opening; until it is asked for or changes."""
             self._map_bytes = self.env.map_bytes
             self._stamp = self.env.directory.state().st_mtime_ns
             """When the file was last written by this process, by the file system's clock."""
             self.opening = self._take_stock()
-        except BaseException:
-            self.env.close()
-            raise
+            undo.pop_all()
 
     def trouble(self) -> str | None:
         """Why the file cannot be used as it is: somebody has removed it, cut it, or written to it."""
+        if self.env.given_up is not None:
+            return self.env.given_up
         state = self.env.directory.state()
         if state.st_nlink == 0:
             return f"{self.env.data} was removed while it was open"
@@ -128,10 +129,10 @@ class Volume:
     def _look_at_foreign_change(self) -> str | None:
         """Who wrote to the file? Another kvtier has a lock on it. Anybody else may have left anything."""
         now = self.env.directory.state().st_mtime_ns
-        if now == self._stamp or not self.env.directory.is_alone():
-            self._stamp = now
+        if now == self._stamp:
             return None
-        problem = structural_problem(self.env.data)
+        with translated(self.name), self.env.directory.alone() as alone:  # or one who joins would write meanwhile
+            problem = structural_problem(self.env.data) if alone else None
         if problem is None:  # records prove themselves when they are read
             self._stamp = now
             return None
@@ -146,7 +147,12 @@ class Volume:
     def room_blocks(self) -> int:
         """Blocks that can be held now: fewer than the capacity while the file cannot grow."""
         capacity = self._sizes.capacity_bytes // self._sizes.block_bytes
-        return capacity if time.monotonic() >= self._no_growth_until else min(capacity, self._usable_slots())
+        return capacity if self.hindrance is None else min(capacity, self._usable_slots())
+
+    @property
+    def hindrance(self) -> str | None:
+        """Why the file cannot grow; None if it may."""
+        return self._growth.hindrance
 
     def places(self, txn: Any, keys: Sequence[BlockHash]) -> tuple[list[int], CorruptBlockError | None]:
         """Where each record lies, as far as the run is held, and what ends it if that is damage.
@@ -257,8 +263,7 @@ class Volume:
         number = 0
         try:
             with self._changing() as commit:
-                first = {key: i for i, key in reversed(list(enumerate(keys)))}
-                news = sorted(i for key, i in first.items() if commit.get(key) is None)
+                news = _absent(commit, keys)
                 self._check_room(commit, len(news))
                 if len(news) > self.slots.spare:
                     return len(news) - self.slots.spare
@@ -271,7 +276,8 @@ class Volume:
                     commit.add(keys[i], slot, labels[i])
         except BaseException:
             if taken and self.env.last_commit < number:  # else it is not sure: nobody uses them until a restart
-                self.slots.free(taken)
+                self.slots.free(slot for slot in taken if slot not in self._unwritable)
+                self._give_up_on_few()
             raise
         return None
 
@@ -304,6 +310,7 @@ class Volume:
             found = read_entries(commit.txn.cursor(self.env.index), commit.txn.stat(self.env.index)["entries"])
             self._stock(found, commit.txn, commit.id - 1)
         for change in (change for line in lines or () for change in line):
+            self._unwritable.pop(change.slot, None)
             if change.added:
                 self.slots.occupy([change.slot])
             elif change.slot < self.slots.num:
@@ -326,6 +333,7 @@ class Volume:
         """Slots as the index says; what it does not name may still be read by somebody with an older snapshot."""
         bad = [slot for slot, _ in quarantined(self.env, txn)]
         self._num_quarantined = len(bad)
+        self._unwritable.clear()
         self.slots = Slots()
         self.slots.extend(self.slabs.num_slots)
         self.slots.leave(self.slabs.unused(np.concatenate([found.slots, np.array(bad, np.uint32)])), commit)
@@ -338,33 +346,30 @@ class Volume:
             )
 
     def _grow(self, missing: int) -> None:
-        """Add slabs for so many slots, as far as the disk has room for them."""
-        slabs = -(-missing // self.slabs.layout.slab_slots)
         try:
-            free, floor = self.env.free_bytes, self._sizes.min_free_bytes
-            if free - slabs * self.slabs.layout.slab_bytes < floor:
-                raise TierFullError(
-                    self.name, f"the disk has {free} bytes left and {floor} must stay free; nothing was written"
-                )
-            for _ in range(slabs):
-                self.slabs.grow()
-            self.hindrance = None
-        except TierError as exc:
-            self.hindrance = exc.reason
-            self._no_growth_until = time.monotonic() + _NO_GROWTH_S
-            raise
+            self._growth.add(missing)
         finally:
             self._stamp = self.env.directory.state().st_mtime_ns
 
     def _usable_slots(self) -> int:
         reachable = sum(len(self.slabs.slots_of(number)) for number in range(self.slabs.num_slabs))
-        return reachable - self._num_quarantined
+        return reachable - self._num_quarantined - len(self._unwritable)
+
+    def _most_lost(self) -> int:
+        """Slots that may be kept from being written for one reason."""
+        return max(_QUARANTINE_LEAST, self.slots.num // _QUARANTINE_SHARE)
+
+    def _give_up_on_few(self) -> None:
+        """A disk that writes nothing is not to use up all slots: the oldest failures are tried again."""
+        while len(self._unwritable) > self._most_lost():
+            slot = next(iter(self._unwritable))
+            del self._unwritable[slot]
+            self.slots.free([slot])
 
     def _kept_back(self, commit: Commit, slot: int) -> bool:
         """Whether a slot goes into quarantine instead of being written again."""
         reason = self._suspects.pop(slot, None)
-        limit = max(_QUARANTINE_LEAST, self.slots.num // _QUARANTINE_SHARE)
-        if reason is None or self._num_quarantined >= limit:
+        if reason is None or self._num_quarantined >= self._most_lost():
             return False
         commit.quarantine(slot, reason)
         self._num_quarantined += 1
@@ -380,8 +385,22 @@ class Volume:
                 try:
                     header, payload = buffer[: self._header], whole_pages_of(block, buffer[self._header :])
                     seal(header, payload[: self._sizes.block_bytes], key, label)
-                    self.slabs.write(slots[turn], [header, payload])
+                    self._write_slot(slots[turn], [header, payload])
                 finally:
                     self.slabs.buffers.give_back(buffer)
 
         self._striper.run(len(news), work, self._striper.threads)
+
+    def _write_slot(self, slot: int, parts: Sequence[Bytes]) -> None:
+        try:
+            self.slabs.write(slot, parts)
+        except OSError as exc:
+            if exc.errno == errno.EIO:  # this place, perhaps; a full or read-only disk is not the place's fault
+                self._unwritable[slot] = None
+            raise
+
+
+def _absent(commit: Commit, keys: Sequence[BlockHash]) -> list[int]:
+    """Positions of the names that are not held, each name once."""
+    first = {key: i for i, key in reversed(list(enumerate(keys)))}
+    return sorted(i for key, i in first.items() if commit.get(key) is None)

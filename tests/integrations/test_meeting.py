@@ -116,7 +116,7 @@ def test_a_window_that_fails_is_computed_and_those_behind_it_are_used(tiny, smal
         done = lm.prefill(IDS)
 
         assert done.num_reused == done.hit.num_tokens == 3 * CHUNK
-        assert done.hit.stopped_by in {"unavailable", "damaged"}
+        assert done.hit.stopped_by in {"unavailable", "damaged", "not_held"}
         assert right(lm, done, lengths)
         settle(lm.store)
         lm.prefill(IDS)

@@ -12,7 +12,7 @@ import lmdb
 import pytest
 from tier_helpers import BLOCK, disk, held, put, raw, run_python, whole
 
-from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError
+from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierUnavailableError
 from kvtier.format import FORMAT_VERSION
 from kvtier.tiers.directory import file_system_of
 
@@ -328,6 +328,22 @@ def test_an_environment_killed_before_its_first_commit_is_a_new_one(path):
     with closing(disk(path)) as tier:
         put(tier, 1)
         assert whole(tier, 1)
+
+
+def test_what_a_power_cut_leaves_of_the_first_commit_is_set_aside(path, monkeypatch):
+    def cut(*_):
+        raise TierUnavailableError("nvme", "no power")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kvtier.tiers.environment.Environment._open_lmdb", cut)
+        with pytest.raises(TierUnavailableError, match="no power"):
+            disk(path)
+    (path / "data.mdb").write_bytes(b"half a page")
+
+    with closing(disk(path)) as tier:
+        put(tier, 1)
+        assert whole(tier, 1)
+    assert set_aside(path) == b"half a page"
 
 
 def test_files_and_directory_belong_to_their_owner_alone(filled):

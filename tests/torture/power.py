@@ -133,9 +133,9 @@ def _recording(budget: Budget, seed: int, say: Say) -> list[tuple[str, dict[str,
         path = place / f"cut-{number}"
         path.mkdir(mode=0o700)
         _cut(moment, before, after, rng).write(path / "data.mdb")
-        if not first or rng.random() < 0.5:  # the other files are as old as the directory
+        shutil.copy(place / "written" / "kvtier.lock", path)  # on the medium before the first commit
+        if not first or rng.random() < 0.5:  # as old as the directory
             shutil.copy(place / "written" / "lock.mdb", path)
-            shutil.copy(place / "written" / "kvtier.lock", path)
         say(f"checking after a cut, {moment}")
         numbers = _verdict(path, host, disk, None if moment == "lying drive" else promises[-2], seed)
         numbers["failures"] = [f"seed {seed}, image {number}, {moment}: {why}" for why in numbers["failures"]]

@@ -33,7 +33,7 @@ from lib.results import write_json
 from torture.report import Budget, Progress, Row, failures, table
 
 #: Modules of this package, in the order they are run.
-PARTS = ["control", "kills", "power", "damage", "threads", "soak", "fuzz"]
+PARTS = ["control", "kills", "power", "damage", "disks", "processes", "threads", "soak", "fuzz"]
 
 
 _say = partial(print, flush=True)

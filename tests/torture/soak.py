@@ -181,7 +181,7 @@ def gauges(store: TieredStore | None) -> dict[str, float]:
     }
     if store is not None:
         disk: Any = store.tiers[-1]
-        found |= {"file_bytes": disk.file_bytes, "pages": disk._env.last_page}
+        found |= {"file_bytes": disk.file_bytes, "pages": disk._volume.env.last_page}
     return found
 
 
