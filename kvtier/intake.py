@@ -62,11 +62,11 @@ class Intake:
                 node.tiers |= 1 << tier
                 taken.add(key)
         self._books.rules[tier].policy.insert([key for key, _ in reversed(listed) if key in taken])
-        return follow + self._shrink(tier, len(listed) - len(taken))
+        return follow + self._shrink(tier, 0 if shared else len(listed) - len(taken))
 
     def discover(self, tier: int, entries: Entries) -> None:
         """See ``Placement.discover``."""
-        for key, label in sorted(entries, key=lambda entry: entry[1].depth):
+        for key, label in entries:
             self._take(tier, key, label)
 
     def vanish(self, tier: int, keys: Iterable[BlockHash]) -> list[Move]:
@@ -123,7 +123,7 @@ class Intake:
         """Take up a stranger whose parent is held; False if there is none of this name."""
         strangers = self._books.strangers
         found = [tier for tier in range(len(self._books.rules)) if key in strangers.of(tier)]
-        if not found or self._index.get(key) is not None or not self._books.parent_alive(label):
+        if not found or not self._books.parent_alive(label):
             return False
         for tier in found:
             strangers.pop(tier, key)
@@ -205,7 +205,7 @@ class Intake:
         follow: list[Move] = []
         for row in resting.orphans:
             follow += self._refuse(tier, listing.name(row), listing.label(row), shared=shared)
-        return follow + self._shrink(tier, len(resting.orphans))
+        return follow + self._shrink(tier, 0 if shared else len(resting.orphans))
 
     def _shrink(self, tier: int, leaving: int) -> list[Move]:
         """Drops for what a tier holds beyond its capacity: blocks held elsewhere, and leaves of the forest.

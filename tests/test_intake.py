@@ -310,6 +310,13 @@ def test_a_shared_tier_keeps_what_lacks_its_parent_at_a_restart(make_listing):
     assert tiers(placement, "bcd") == [0, 1, 1]
 
 
+@pytest.mark.parametrize("make_listing", [entries, listing])
+def test_strangers_that_stay_make_no_room_at_a_restart(make_listing):
+    placement = make(2, durable={0})
+
+    assert show(placement.restore(0, make_listing("a", "b", "xy"), shared=True)) == ["a:0>-"]
+
+
 def test_strangers_of_one_tiers_restart_are_taken_up_when_the_next_one_has_their_parent():
     placement = make(4, 4, durable={0, 1})
     placement.restore(0, entries("ab"), shared=True)
