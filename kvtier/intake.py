@@ -88,31 +88,18 @@ class Intake:
                 self._heard[tier, key] = False
         return follow
 
-<<<<<<< HEAD
-    def reconcile(self, tier: int, listing: Listing) -> list[Move]:
-        """See ``Placement.reconcile``."""
+    def reconcile(self, tier: int, listing: Listing, moved: Collection[BlockHash]) -> list[Move]:
+        """See ``Placement.reconcile``. Of a block on its way into the tier or out of it the report is to come."""
         held = {node.key for node in self._index.awake() if node.tiers >> tier & 1}
         resting = self._index.resting
         if resting is not None and resting.tier == tier:
             held.update(resting.listing.name(row) for row in resting.rows())
         held.update(self._books.strangers.of(tier))
-        moving = [node.key for node in self._index.nodes.values() if node.moves]
-        follow = self.vanish(tier, [key for key in {*held, *moving} if listing.find(key) < 0])
-        self.discover(tier, [(key, label) for key, label in listing if key not in held])
-=======
-    def reconcile(self, tier: int, listing: Listing, moved: Collection[BlockHash]) -> list[Move]:
-        """See ``Placement.reconcile``. Of a block on its way into the tier or out of it the report is to come."""
-        held = [node.key for node in self._index.awake() if node.tiers >> tier & 1]
-        resting = self._index.resting
-        if resting is not None and resting.tier == tier:
-            held += [resting.listing.name(row) for row in resting.rows()]
-        known = {*held, *self._books.strangers[tier]}
-        follow = self.vanish(tier, [key for key in known if listing.find(key) < 0 and key not in moved])
-        known.update(moved)
+        follow = self.vanish(tier, [key for key in held if listing.find(key) < 0 and key not in moved])
+        known = held | set(moved)
         self.discover(
             tier, [(key, label) for key, label in listing if key not in known and not self._is_changing(key, tier)]
         )
->>>>>>> disks
         return follow
 
     def _is_changing(self, key: BlockHash, tier: int) -> bool:

@@ -278,12 +278,13 @@ def test_a_listing_holds_for_blocks_that_are_asleep(words):
     assert len(tiers(placement, "ab")) == min(2, len(words))
 
 
-def test_a_block_that_arrives_and_is_in_no_listing_is_dropped():
+def test_a_block_that_arrives_while_a_listing_is_read_is_where_its_report_says():
     placement = make(4, durable={0})
     new = placement.plan_write(chain("a"))
     placement.reconcile(0, listing())
 
-    assert show(placement.commit(new)) == ["a:0>-"]
+    assert show(placement.commit(new)) == []
+    assert tiers(placement, "a") == [0]
 
 
 def test_what_memory_holds_outlives_a_disk_that_has_lost_everything():

@@ -149,7 +149,7 @@ class MixedUpMemory(MemoryTier):
 
 
 def raw_record(tier, key):
-    with data_file(tier._env._path).open("rb") as file:
+    with tier._volume.env.data.open("rb") as file:
         file.seek(place_of(tier, key))
         return bytearray(file.read(record_bytes(tier.block_bytes, BLOCK_TOKENS)))
 

@@ -429,7 +429,9 @@ def test_after_a_tier_was_opened_anew_the_store_is_told_what_is_there(tier, path
 
 
 def test_a_namespace_is_noted_again_where_a_tier_was_opened_anew(tier, path):
-    mine, other = (Namespace(spec=KVSpec(layers=1, kv_heads=1, head_dim=8, dtype="float32"), weights=name) for name in "ab")
+    mine, other = (
+        Namespace(spec=KVSpec(layers=1, kv_heads=1, head_dim=8, dtype="float32"), weights=name) for name in "ab"
+    )
     tier.introduce(mine)
     put(tier, 1)
     shutil.rmtree(path)
