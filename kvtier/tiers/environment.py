@@ -231,15 +231,10 @@ class Environment:
         Committed and on the medium when it ends, together with new books and a line in the journal, or
         not at all if it raised. Without a change nothing is committed.
         """
-        with self._asking():
-            txn = self._env.begin(write=True)
-            try:
-                commit = Commit(self, txn)
-                yield commit
-                commit.land()
-            except BaseException:
-                txn.abort()  # does nothing after a commit that failed
-                raise
+        with self._asking(), self._env.begin(write=True) as txn:
+            commit = Commit(self, txn)
+            yield commit
+            commit.finish()
 
     def sync(self) -> None:
         """Everything committed reaches the medium."""

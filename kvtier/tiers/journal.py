@@ -106,13 +106,10 @@ class Commit:
         about = {"reason": reason, "time_s": int(time.time())}
         self.txn.put(_SLOT.pack(slot), json.dumps(about).encode(), db=self._env.quarantine)
 
-    def land(self) -> None:
-        """Write books and journal, if there is anything to say, and commit; returns when it is on the medium."""
-        if self.changed or self._announced:
-            self._write_books()
-        self.txn.commit()
-
-    def _write_books(self) -> None:
+    def finish(self) -> None:
+        """Write books and journal, if there is anything to say."""
+        if not self.changed and not self._announced:
+            return
         blocks = self.before.blocks - self._others_gone + sum(1 if each.added else -1 for each in self._changes)
         self.txn.put(b"books", BOOKS.pack(blocks, self.number, self._capacity_blocks), db=self._env.meta)
         line = pack_changes(self._env.writer, self._changes)
