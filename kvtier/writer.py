@@ -96,10 +96,10 @@ class Writer:
         num_new = 0
         while True:
             with self._core.lock:
-                missing = sum(not self._core.holds(key) for key in part.keys)
-                if not missing:
+                if not self._missing(part):
                     return num_new, True
-                demote = self._places_free(missing, deadline)
+                demote = self._places_free(part, deadline)
+                missing = self._missing(part)  # while it waited, others stored or dropped some
                 new, at_once, later = self._plan(part, prompt, demote=demote)
                 waited_for = self._mover.num_pending
             taken = self._take_up(new, at_once, later, part, blocks)
@@ -111,11 +111,15 @@ class Writer:
             if not new and not (demote and waited_for and self._wait_for_progress(deadline)):
                 return num_new, False
 
-    def _places_free(self, count: int, deadline: float) -> bool:
-        """Wait until ``count`` blocks find places that are not owed; False if that takes too long. Under the lock."""
+    def _missing(self, part: Chain) -> int:
+        """Blocks of a part that are not held. Under the lock."""
+        return sum(not self._core.holds(key) for key in part.keys)
+
+    def _places_free(self, part: Chain, deadline: float) -> bool:
+        """Wait until what is missing finds places that are not owed; False if that takes too long. Under the lock."""
 
         def free() -> bool:
-            return self._owed + count - self._core.placement.free_blocks(0) <= self._behind
+            return self._owed + self._missing(part) - self._core.placement.free_blocks(0) <= self._behind
 
         if not self._behind or free():
             return True

@@ -4,7 +4,7 @@ import random
 import threading
 
 import pytest
-from store_helpers import check, fetch, make, orphans, save, settle, tokens
+from store_helpers import check, fetch, keys, make, orphans, save, saved, settle, tokens
 
 NUM_THREADS = 8
 STEPS = 40
@@ -88,3 +88,27 @@ def test_threads_for_longer(tmp_path, seed):
     with make(tmp_path, device=4, host=3, disk=8) as store:
         assert run_threads(store, seed, steps=1000) == []
         check(store)
+
+
+def test_a_put_that_waited_for_places_counts_anew_what_it_needs(tmp_path, monkeypatch):
+    """While it waits, a block of its prompt that was held is dropped, and fewer places than that are owed."""
+    with make(tmp_path, host=8, disk=16) as store:
+        saved(store, "abcdef")
+        writer, placement, behind = store._writer, store._core.placement, store._behind
+        writer._owed = behind
+        owed = []
+
+        def wait_for(free, _timeout):
+            placement.forget(keys(store, "ab")[1], 0)
+            writer._owed = behind - 1
+            return free()
+
+        plan = writer._plan
+        monkeypatch.setattr(store._core.lock, "wait_for", wait_for)
+        monkeypatch.setattr(writer, "_plan", lambda *a, **k: (plan(*a, **k), owed.append(writer._owed))[0])
+        save(store, "abg")
+
+        assert owed
+        assert max(owed) <= behind
+        writer._owed = 0
+        monkeypatch.undo()
