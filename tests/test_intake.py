@@ -76,6 +76,29 @@ def test_a_put_takes_up_strangers_on_its_way_and_stores_only_the_rest():
     assert show(placement.plan_write(chain("abcd"))) == ["a:->0", "abcd:->0"]
 
 
+def test_a_stranger_is_not_taken_up_by_a_put_that_starts_with_it():
+    placement = shared()
+    placement.discover(1, entries("ab"))
+
+    assert placement.plan_write(chain("ab", start=1)) == []
+    assert used(placement) == [0, 1]
+
+
+def test_a_stranger_whose_former_self_is_on_its_way_is_taken_up_when_that_is_over():
+    placement = shared()
+    put(placement, "a")
+    placement.discover(1, entries("a", "ab"))
+    up = placement.plan_promote(keys("ab"))
+    carry_out(placement, placement.forget(key("a"), 0))
+    placement.vanish(1, keys("a"))  # and ab is given up, on its way
+    placement.discover(1, entries("a"))
+    placement.check()
+    assert tiers(placement, "ab") == [1]
+
+    carry_out(placement, up)
+    assert (tiers(placement, "ab"), used(placement)) == ([1, 1], [0, 2])
+
+
 def test_a_stranger_whose_parent_is_another_ones_child_stays_one():
     placement = shared()
     placement.discover(1, entries("ab", "xy"))
