@@ -1170,11 +1170,6 @@ GROUPS: tuple[Group, ...] = (
                 "if False:\n                    books.strangers",
                 "the dead are served",
             ),
-            Mutant(
-                "if node.moves or not self._heard:",
-                "if not self._heard:",
-                "a block is taken up while it is on the move",
-            ),
             Mutant("self._heard[tier, key] = True", "pass", "what others brought during a move is forgotten"),
             Mutant("if key in books.strangers.of(tier) or (node", "if (node", "a stranger told twice is counted twice"),
             Mutant(" or (node is not None and node.tiers >> tier & 1)", "", "a block told twice is counted twice"),
@@ -1472,7 +1467,6 @@ GROUPS: tuple[Group, ...] = (
                 "count - len(self._states)",
                 "fewer slots than there are are an error",
             ),
-            Mutant("self._counts[_TAKEN] += more", "pass", "taken slots are miscounted"),
             Mutant(
                 "self._counts[_FREE] + self._counts[_LEFT]",
                 "self._counts[_FREE]",

@@ -268,6 +268,17 @@ def test_a_block_brought_by_another_while_it_is_given_up_waits_for_its_parent_an
     assert (tiers(placement, "ab"), used(placement)) == ([0, 1], [1, 1])
 
 
+def test_a_copy_found_damaged_on_its_way_up_is_gone_though_a_listing_still_has_it():
+    placement = shared()
+    placement.discover(1, entries("a"))
+    up = placement.plan_promote(keys("a"))
+    placement.forget(key("a"), 1)
+    placement.reconcile(1, listing("a"))
+    carry_out(placement, up)
+
+    assert (tiers(placement, "a"), used(placement)) == ([0], [1, 0])
+
+
 # Reconciled
 
 
