@@ -128,6 +128,18 @@ def test_a_stranger_on_its_way_out_is_not_sent_off_twice():
     assert placement.plan_write(chain("b")) == []
 
 
+def test_a_stranger_whose_former_self_is_on_its_way_is_not_sent_off():
+    placement = shared()
+    put(placement, "a")
+    placement.discover(1, entries("a", "ab"))
+    placement.plan_promote(keys("ab"))
+    carry_out(placement, placement.forget(key("a"), 0))
+    placement.vanish(1, keys("a"))
+    placement.resize(1, 1)
+
+    assert placement.plan_write(chain("c"), dst=1) == []
+
+
 def test_a_stranger_sent_off_leaves_its_place():
     placement = make(1, durable={0})
     placement.discover(0, entries("uv"))
