@@ -142,8 +142,8 @@ class Intake:
             node.doomed |= 1 << tier
 
     def catch_up(self, node: Node) -> None:
-        """Take up what others have brought of a block once nothing of it is on the move here."""
-        if node.moves or not self._heard:
+        """Take up what others have brought of a block while it was on the move here."""
+        if not self._heard:
             return
         books = self._books
         for tier, rules in enumerate(books.rules):

@@ -162,6 +162,7 @@ GROUPS: tuple[Group, ...] = (
         file="kvtier/index.py",
         tests=(
             "tests/test_index.py",
+            "tests/test_intake.py",
             "tests/test_placement.py",
             "tests/test_placement_machine.py",
             "tests/test_resting.py",
@@ -170,7 +171,6 @@ GROUPS: tuple[Group, ...] = (
             Mutant("(self.tiers & -self.tiers).bit_length() - 1", "self.tiers.bit_length() - 1", "reads the slowest"),
             Mutant("stack.extend(node.children)", "pass", "descendants outlive their parent"),
             Mutant("if node is None or node.dead:", "if node is None:", "a dead block counts as in flight"),
-            Mutant("if not node.tiers:", "if node.tiers is None:", "an arriving block is served"),
             Mutant("keys[: len(tiers)]", "keys", "a match that is longer than what is held"),
             Mutant("parent.adopt(node)", "pass", "every block is a leaf"),
             Mutant("assert not parent.dead", "pass", "a block under a dead parent"),
@@ -191,23 +191,28 @@ GROUPS: tuple[Group, ...] = (
             Mutant("node.asleep = num_children", "pass", "children asleep are not counted"),
             Mutant("node.parent.asleep -= 1", "pass", "a parent of one that woke never becomes a leaf"),
             Mutant("node.tiers = 1 << resting.tier", "node.tiers = 1", "a block wakes in another tier"),
-            Mutant("tiers.append(resting.tier)", "tiers.append(0)", "a block asleep is read from another tier"),
             Mutant("if node.asleep and self", "if not node.asleep and self", "descendants asleep outlive their parent"),
             Mutant("if not resting:", "if False:", "what nobody needs is kept for ever"),
+            Mutant("if not there:", "if there is None:", "an arriving block is served"),
+            Mutant("held = 1 << resting.tier", "held = 1", "a block asleep is read from another tier"),
+            Mutant("there = held & self.readable", "there = held", "what cannot be read is served"),
+            Mutant(
+                '"unavailable" if held else "in_flight"', '"in_flight"', "what cannot be read looks as if it would come"
+            ),
         ),
     ),
     Group(
         file="kvtier/placement.py",
-        tests=("tests/test_placement.py", "tests/test_placement_machine.py", "tests/test_resting.py"),
+        tests=(
+            "tests/test_intake.py",
+            "tests/test_placement.py",
+            "tests/test_intake_machine.py",
+            "tests/test_placement_machine.py",
+            "tests/test_resting.py",
+        ),
         mutants=(
             Mutant("[*before, *chain.keys, *hold]", "[*chain.keys, *hold]", "a chain evicts the parent it hangs on"),
             Mutant("*chain.keys, *hold]", "*chain.keys]", "the rest of the prompt makes room for its middle"),
-            Mutant("if not self._parent_alive(label) or not sweep", "if not sweep", "a block without its parent"),
-            Mutant(
-                "if node is None:\n                    if not self._parent",
-                "if node is None or node.dead:\n                    if not self._parent",
-                "a late move hits the new block",
-            ),
             Mutant("self.index.add(key, label).moves = 1", "self.index.add(key, label)", "an arrival nobody expects"),
             Mutant("sweep.orders() + new", "new + sweep.orders()", "a place is used before it is free"),
             Mutant("sweep.orders() + up", "up + sweep.orders()", "a place is used before it is free"),
@@ -224,19 +229,8 @@ GROUPS: tuple[Group, ...] = (
                 "down: list[Move] = []\n        with Sweep(self._books, [])",
                 "a copied child pushes out its parent",
             ),
-            Mutant("key=lambda node: node.depth", "key=lambda node: -node.depth", "children before parents"),
             Mutant("node.tiers >> last & 1 or node.moves", "node.tiers >> last & 1", "two moves of one block at once"),
             Mutant("for rules in self._rules:", "for rules in self._rules[:1]:", "a hit counts in one tier only"),
-            Mutant(
-                "and not move.keep:\n                self._leave(node, move.src)\n            if",
-                ":\n                self._leave(node, move.src)\n            if",
-                "a copy that stays is not counted",
-            ),
-            Mutant(
-                "if node.dead:\n                    node.doomed",
-                "if False:\n                    node.doomed",
-                "the dead arrive",
-            ),
             Mutant("move.src < move.dst and not move.keep:", "False:", "sunk heads leave before sunk tails"),
             Mutant("for node in nodes if node.tiers >> tier & 1", "for node in nodes", "a policy orders the dead"),
             Mutant("self._drop_below(node, move)", "pass", "a promoted block stays below for ever"),
@@ -250,70 +244,76 @@ GROUPS: tuple[Group, ...] = (
             Mutant(
                 "if node is None or not node.tiers >> tier & 1:", "if node is None:", "what is not there is dropped"
             ),
-            Mutant(
-                "self._doom(node, tier)\n        return self._resolve(node)",
-                "self._doom(node, tier)\n        return self._settle(node)",
-                "descendants outlive a damaged block",
-            ),
-            Mutant("key=lambda entry: entry[1].depth", "key=lambda entry: 0", "a child listed first is an orphan"),
-            Mutant("if node is None and self._parent_alive(label):", "if node is None:", "orphans are taken up"),
-            Mutant("if node is None or node.dead:  # an", "if node is None:  # an", "what was given up is served"),
-            Mutant("for key, _ in reversed(listed)", "for key, _ in listed", "the newest leaves first"),
-            Mutant(
-                "return follow + self._shrink(tier, len(listed) - len(taken))",
-                "return follow",
-                "over capacity after a restart",
-            ),
-            Mutant(
-                "node.doomed |= 1 << tier\n        return self._settle(node)",
-                "node.doomed |= 1 << tier\n        return []",
-                "orphans stay for ever",
-            ),
-            Mutant("and parent.depth < label.depth", "", "a block hangs on one that is no higher"),
-            Mutant("self._used[tier] += len(listing)", "pass", "what a restart found takes no place"),
-            Mutant("for row in resting.orphans:", "for row in []:", "orphans found in columns stay for ever"),
-            Mutant("self._shrink(tier, len(resting.orphans))", "[]", "over capacity after a restart in columns"),
-            Mutant("policy.insert(resting.roll)", "policy.insert([*resting.roll][::-1])", "the newest leaves first"),
             Mutant("self.index.alive(besides=last)", "self.index.alive()", "a flush wakes a whole disk"),
-            Mutant("capacity_blocks + leaving", "capacity_blocks", "orphans push out what would fit without them"),
-            Mutant("while progress and", "if progress and", "a parent is kept though its child left"),
-            Mutant(
-                "bool(node.tiers & ~(1 << tier)) or node.is_leaf",
-                "True",
-                "a restart drops parents before children",
-            ),
-            Mutant(
-                "bool(node.tiers & ~(1 << tier)) or node.is_leaf",
-                "node.is_leaf",
-                "a restart keeps a parent that lies elsewhere too",
-            ),
-            Mutant("label.depth == 0 or (parent", "(parent", "no prompt can begin"),
-            Mutant("self._used[tier] -= 1\n        node.doomed", "node.doomed", "a place is never given back"),
-            Mutant("node.doomed &= ~(1 << tier)", "pass", "a dropped block is dropped for ever"),
-            Mutant("self._rules[tier].policy.remove([node.key])", "pass", "a policy orders what is gone"),
-            Mutant("            lost.dead = True", "            pass", "descendants can be built upon"),
-            Mutant(
-                "if node.tiers or node.moves or node.dead:", "if node.moves or node.dead:", "a copy left is not enough"
-            ),
-            Mutant(
-                "if node.tiers or node.moves or node.dead:", "if node.tiers or node.dead:", "an arriving block is lost"
-            ),
-            Mutant("        if node.moves:\n            return []\n", "", "a doomed block is dropped under a move"),
-            Mutant("node.moves = len(drops)", "node.moves = 0", "a name is free before its drop is over"),
             Mutant("*hold], may_sink=True", "*hold], may_sink=False", "a prompt ends where the fastest tier does"),
             Mutant("demote=demote) as sweep", "demote=True) as sweep", "victims sink though told not to"),
             Mutant("max(0, self._rules[tier].capacity_blocks", "max(-9, self._rules[tier].capacity_blocks", "a debt"),
+            Mutant("if not self._books.parent_alive(label) or not sweep", "if not sweep", "a block without its parent"),
+            Mutant(
+                "if node is None:\n                    if not self._books",
+                "if node is None or node.dead:\n                    if not self._books",
+                "a late move hits the new block",
+            ),
+            Mutant(
+                "if node is None and self._intake.claim(key, label):",
+                "if False:",
+                "what another process stored is stored again",
+            ),
+            Mutant(
+                "key=lambda node: (node.depth, node.key)",
+                "key=lambda node: (-node.depth, node.key)",
+                "children before parents",
+            ),
+            Mutant(
+                "and not move.keep:\n                self._intake.left(node, move.src)\n            if",
+                ":\n                self._intake.left(node, move.src)\n            if",
+                "a copy that stays is not counted",
+            ),
+            Mutant(
+                "if not self._intake.arrived(node, move.dst) or node.dead:",
+                "if node.dead:",
+                "a block taken away as it came is served",
+            ),
+            Mutant(
+                "if not self._intake.arrived(node, move.dst) or node.dead:",
+                "if not self._intake.arrived(node, move.dst):",
+                "the dead arrive",
+            ),
+            Mutant("self._intake.adopt(node.key)", "pass", "strangers wait for a parent that is here"),
+            Mutant("self._intake.catch_up(node)", "pass", "what was heard during a move is forgotten"),
+            Mutant(
+                "if node.dead and not node.moves:",
+                "if False:",
+                "what others brought of a block given up stays a stranger",
+            ),
+            Mutant(
+                "self._books.doom(node, tier)\n        return self._books.resolve(node)",
+                "self._books.doom(node, tier)\n        return self._books.settle(node)",
+                "descendants outlive a damaged block",
+            ),
+            Mutant(
+                "self._rules[tier].capacity_blocks = capacity_blocks",
+                "pass",
+                "a file that cannot grow is planned as if it could",
+            ),
+            Mutant("self._rules[tier].takes = takes", "pass", "blocks sink to a tier that cannot take them"),
+            Mutant(
+                "self.index.readable | mask if readable",
+                "self.index.readable if readable",
+                "what can be read again stays unavailable",
+            ),
+            Mutant("else self.index.readable & ~mask", "else self.index.readable", "what cannot be read is served"),
+            Mutant(
+                "if not self.index.readable >> src & 1 or not sweep",
+                "if not sweep",
+                "room is made for what cannot be read",
+            ),
         ),
     ),
     Group(
         file="kvtier/room.py",
         tests=("tests/test_placement.py", "tests/test_placement_machine.py"),
         mutants=(
-            Mutant(
-                "            self.index.detach(node)\n        return Move",
-                "            pass\n        return Move",
-                "a lost block is alive",
-            ),
             Mutant("key=lambda move: (-(move.src or 0)", "key=lambda move: ((move.src or 0)", "upper tiers move first"),
             Mutant("move.dst is not None))", "move.dst is None))", "copies before drops"),
             Mutant(
@@ -671,19 +671,6 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
-        file="kvtier/tiers/slots.py",
-        tests=("tests/tiers/test_slots.py",),
-        mutants=(
-            Mutant("self._left[0][0] < oldest", "self._left[0][0] <= oldest", "a slot is written under a reader"),
-            Mutant("self._left[0][0] < oldest", "True", "nobody waits for readers"),
-            Mutant("self._readers[began] += 1", "pass", "readers are not seen"),
-            Mutant("began = self._epoch", "began = self._epoch + 1", "a reader counts as later than it is"),
-            Mutant("return [heapq.heappop(self._free) for", "return [self._free.pop() for", "the file is not dense"),
-            Mutant("self._free = sorted(slots)", "self._free = list(slots)", "no heap: the file is not dense"),
-            Mutant("if self._free:", "if False:", "slots given back push out those that are free"),
-        ),
-    ),
-    Group(
         file="kvtier/listing.py",
         tests=("tests/test_listing.py",),
         mutants=(
@@ -1023,6 +1010,698 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("max(low, 2 * low - 1)", "2 * low", "bars that overlap what they say"),
             Mutant("int((children[rows] == 0).sum())", "len(rows)", "every block is a prompt"),
+        ),
+    ),
+    Group(
+        file="kvtier/books.py",
+        tests=(
+            "tests/test_intake.py",
+            "tests/test_placement.py",
+            "tests/test_intake_machine.py",
+            "tests/test_placement_machine.py",
+            "tests/test_resting.py",
+        ),
+        mutants=(
+            Mutant("label.depth == 0 or (parent", "(parent", "no prompt can begin"),
+            Mutant("and parent.depth < label.depth", "", "a block hangs on one that is no higher"),
+            Mutant("self.used[tier] -= 1\n        node.doomed", "node.doomed", "a place is never given back"),
+            Mutant("node.doomed &= ~(1 << tier)", "pass", "a dropped block is dropped for ever"),
+            Mutant(
+                "node.doomed |= 1 << tier\n        self.rules[tier].policy.remove([node.key])",
+                "node.doomed |= 1 << tier",
+                "a policy orders what is gone",
+            ),
+            Mutant(
+                "self.rules[tier].policy.remove([node.key])\n        self.strangers.add",
+                "self.strangers.add",
+                "a policy orders strangers",
+            ),
+            Mutant("self.strangers.add(tier, node.key, node.label)", "pass", "what stays for others is forgotten"),
+            Mutant("            lost.dead = True", "            pass", "descendants can be built upon"),
+            Mutant(
+                "if node.tiers or node.moves or node.dead:", "if node.moves or node.dead:", "a copy left is not enough"
+            ),
+            Mutant(
+                "if node.tiers or node.moves or node.dead:", "if node.tiers or node.dead:", "an arriving block is lost"
+            ),
+            Mutant("        if node.moves:\n            return []\n", "", "a doomed block is dropped under a move"),
+            Mutant("node.moves = len(drops)", "node.moves = 0", "a name is free before its drop is over"),
+            Mutant(
+                "node.doomed |= 1 << tier\n        return self.settle(node)",
+                "node.doomed |= 1 << tier\n        return []",
+                "orphans stay for ever",
+            ),
+            Mutant(
+                "            node.dead = True\n        node.doomed",
+                "        node.doomed",
+                "an orphan on its way out is built upon",
+            ),
+            Mutant(
+                "            self.index.detach(node)\n        return Move",
+                "            pass\n        return Move",
+                "a lost block is alive",
+            ),
+            Mutant("if node is None or not node.moves:\n", "if True:\n", "a stranger is sent off under a move"),
+            Mutant("                self.strangers.pop(tier, key)\n", "", "a stranger is sent off twice"),
+            Mutant("if tier == spare:", "if False:", "what others may still use is dropped"),
+            Mutant(
+                "        self.index.detach(node)\n        return follow",
+                "        return follow",
+                "what was given up is still somebody's child",
+            ),
+            Mutant("del siblings[tier, key]", "pass", "a stranger that left is taken up"),
+        ),
+    ),
+    Group(
+        file="kvtier/intake.py",
+        tests=(
+            "tests/test_intake.py",
+            "tests/test_placement.py",
+            "tests/test_intake_machine.py",
+            "tests/test_placement_machine.py",
+            "tests/test_resting.py",
+        ),
+        mutants=(
+            Mutant(
+                "in sorted(listed, key=lambda entry: entry[1].depth):",
+                "in listed:",
+                "a child listed first is an orphan",
+            ),
+            Mutant("if node is None and self._books.parent_alive(label):", "if node is None:", "orphans are taken up"),
+            Mutant("if node is None or node.dead:  # an", "if node is None:  # an", "what was given up is served"),
+            Mutant("for key, _ in reversed(listed)", "for key, _ in listed", "the newest leaves first"),
+            Mutant(
+                "return follow + self._shrink(tier, 0 if shared else len(listed) - len(taken))",
+                "return follow",
+                "over capacity after a restart",
+            ),
+            Mutant(
+                "0 if shared else len(listed) - len(taken)",
+                "len(listed) - len(taken)",
+                "strangers that stay count as leaving",
+            ),
+            Mutant(
+                "0 if shared else len(resting.orphans)",
+                "len(resting.orphans)",
+                "strangers in columns that stay count as leaving",
+            ),
+            Mutant("self._books.used[tier] += len(listing)", "pass", "what a restart found takes no place"),
+            Mutant("for row in resting.orphans:", "for row in []:", "orphans found in columns stay for ever"),
+            Mutant(
+                "follow + self._shrink(tier, 0 if shared else len(resting.orphans))",
+                "follow",
+                "over capacity after a restart in columns",
+            ),
+            Mutant("policy.insert(resting.roll)", "policy.insert([*resting.roll][::-1])", "the newest leaves first"),
+            Mutant("capacity_blocks + leaving", "capacity_blocks", "orphans push out what would fit without them"),
+            Mutant("while progress and", "if progress and", "a parent is kept though its child left"),
+            Mutant(
+                "bool(node.tiers & ~(1 << tier)) or node.is_leaf", "True", "a restart drops parents before children"
+            ),
+            Mutant(
+                "bool(node.tiers & ~(1 << tier)) or node.is_leaf",
+                "node.is_leaf",
+                "a restart keeps a parent that lies elsewhere too",
+            ),
+            Mutant(
+                "                self.adopt(key)\n            if node is None",
+                "            if node is None",
+                "another tier's strangers stay strangers",
+            ),
+            Mutant(
+                "books.used[tier] -= 1\n                continue", "continue", "a stranger that left keeps its place"
+            ),
+            Mutant(
+                "books.used[tier] -= 1\n                follow",
+                "follow",
+                "a block that others took away keeps its place",
+            ),
+            Mutant("books.rules[tier].policy.remove([key])", "pass", "a policy orders what others took away"),
+            Mutant("self._heard[tier, key] = False", "pass", "a block taken away as it came is served"),
+            Mutant("books.resolve(node, spare=tier)", "books.resolve(node)", "what others may still use is dropped"),
+            Mutant(
+                "held.update(resting.listing.name(row) for row in resting.rows())",
+                "pass",
+                "a block asleep outlives its record",
+            ),
+            Mutant("held.update(self._books.strangers.of(tier))", "pass", "a stranger outlives its record"),
+            Mutant("for key in {*held, *moving}", "for key in held", "a block taken away as it came is served"),
+            Mutant(
+                "for key, label in listing if key not in held]",
+                "for key, label in ()]",
+                "what others brought is never found",
+            ),
+            Mutant("or not self._books.parent_alive(label):", "or False:", "a stranger without a parent is taken up"),
+            Mutant("if node is None or not node.moves:", "if True:", "a block on its way out is taken up"),
+            Mutant("waiting.append(child)", "pass", "only the first stranger of a chain is taken up"),
+            Mutant(
+                "if self._heard.pop((tier, node.key), False):\n            self._books.used",
+                "if False:\n            self._books.used",
+                "a block brought again as it left is not counted",
+            ),
+            Mutant(
+                "self._books.used[tier] += 1\n            node.doomed", "node.doomed", "a place is given back twice"
+            ),
+            Mutant(
+                "if not node.doomed >> tier & 1 and self._heard", "if self._heard", "a doomed copy is counted twice"
+            ),
+            Mutant(
+                "if node.dead:\n                    books.strangers",
+                "if False:\n                    books.strangers",
+                "the dead are served",
+            ),
+            Mutant("self._heard[tier, key] = True", "pass", "what others brought during a move is forgotten"),
+            Mutant("if key in books.strangers.of(tier) or (node", "if (node", "a stranger told twice is counted twice"),
+            Mutant(" or (node is not None and node.tiers >> tier & 1)", "", "a block told twice is counted twice"),
+            Mutant("if node is not None or books.parent_alive(label):", "if True:", "strangers are served"),
+            Mutant(
+                "            self.adopt(key)\n        else:",
+                "        else:",
+                "strangers wait for a parent that others brought",
+            ),
+            Mutant("if not shared:", "if True:", "a restart drops what another process needs"),
+            Mutant("if not shared:", "if False:", "orphans stay for ever"),
+        ),
+    ),
+    Group(
+        file="kvtier/health.py",
+        tests=("tests/test_health.py",),
+        mutants=(
+            Mutant(
+                "if self.reason is None or now >= self.retry_at:  # else",
+                "if True:  # else",
+                "ten calls that fail together wait for minutes",
+            ),
+            Mutant("if self.num_failures else 0.0", "if True else 0.0", "one hiccup and nobody asks"),
+            Mutant("self.num_failures - 1, 20", "self.num_failures, 20", "the first wait is twice as long"),
+            Mutant("min(self.num_failures - 1, 20)", "self.num_failures - 1", "a number too large for a clock"),
+            Mutant(
+                "min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**doublings)",
+                "FIRST_WAIT_S * 2**doublings",
+                "a disk that comes back is not asked",
+            ),
+            Mutant("        self.num_failures = 0", "        pass", "a recovered tier waits as long as before"),
+            Mutant("        self.reason = reason", "        self.reason = self.reason or reason", "an old reason"),
+            Mutant(
+                "return self.reason is None or now >= self.retry_at",
+                "return self.reason is None",
+                "a tier that failed once is never asked again",
+            ),
+            Mutant(
+                "return self.reason is None or now >= self.retry_at",
+                "return now >= self.retry_at",
+                "a tier that works waits",
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/core.py",
+        tests=("tests/test_core.py",),
+        mutants=(
+            Mutant(
+                "isinstance(error, TierFullError | BlockRefusedError | TierClosedError)",
+                "isinstance(error, TierClosedError)",
+                "a full tier is not asked",
+            ),
+            Mutant("            self._ailing = True\n", "", "a tier that cannot write is never written to again"),
+            Mutant(
+                "            self._ailing = True\n            self._tell_placement(tier)",
+                "            self._ailing = True",
+                "a tier that failed is planned with",
+            ),
+            Mutant("self._breakers[tier][doing].worked()", "pass", "a tier that works again is called degraded"),
+            Mutant(
+                "self._ailing = any(not each.works for both in self._breakers for each in both.values())",
+                "self._ailing = False",
+                "one way to recover is taken for both",
+            ),
+            Mutant("acquire(blocking=False)", "acquire()", "every thread waits for one that follows"),
+            Mutant("self._following.release()", "pass", "nobody follows any more"),
+            Mutant(
+                'if not self._breakers[tier]["read"].may_try(time.monotonic()):',
+                "if False:",
+                "a tier that is gone is asked before every verb",
+            ),
+            Mutant(
+                'self.failed(tier, exc, "read")\n            return []',
+                'self.failed(tier, exc, "write")\n            return []',
+                "what cannot be read is served",
+            ),
+            Mutant('self.worked(tier, "read")\n        return', "return", "a tier that answers is called degraded"),
+            Mutant("(0 if tier else self._set_aside_blocks)", "0", "places set aside are planned with"),
+            Mutant("(0 if tier else self._set_aside_blocks)", "self._set_aside_blocks", "places are missing on disk"),
+            Mutant(
+                "if news.listing is not None:\n                moves",
+                "if False:\n                moves",
+                "a listing is ignored",
+            ),
+            Mutant("self.placement.discover(tier, news.added)", "pass", "what others brought is not served"),
+            Mutant(
+                "moves = self.placement.vanish(tier, news.dropped)", "moves = []", "what others took away is served"
+            ),
+            Mutant(
+                "if moves or news.listing is not None or news.added or news.dropped:",
+                "if moves:",
+                "a put that waits for places is not woken",
+            ),
+            Mutant("if not told and isinstance(asked", "if isinstance(asked", "a failure is hidden behind a hindrance"),
+            Mutant(
+                'readable=both["read"].may_try(now)',
+                'readable=both["write"].may_try(now)',
+                "a full disk cannot be read",
+            ),
+            Mutant("if self._ailing:", "if False:", "a wait never ends"),
+            Mutant(
+                "self.placement.resize(tier, max(0, room))", "pass", "a file that cannot grow is planned as if it could"
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/neighbours.py",
+        tests=("tests/test_neighbours.py",),
+        mutants=(
+            Mutant(
+                'if hit.num_blocks or hit.stopped_by != "not_held":',
+                'if hit.stopped_by != "not_held":',
+                "the end of a hit is explained by others",
+            ),
+            Mutant("if held:", "if True:", "every miss is another namespace's"),
+            Mutant('record.get("salted", True)', 'record.get("salted", False)', "a tenant is named"),
+            Mutant('if not record.get("salted", True):', "if True:", "a tenant is named"),
+            Mutant("if not isinstance(tier, SharedTier):", "if False:", "memory is asked for namespaces"),
+            Mutant("{**ours, **theirs}", "ours", "a setting that only they have is not named"),
+            Mutant("{**ours, **theirs}", "theirs", "a setting that only we have is not named"),
+            Mutant(
+                'chain.labels[0].tokens if len(chain) else b""', "chain.labels[0].tokens", "an empty prompt is an error"
+            ),
+            Mutant(
+                "held for {theirs.get(name)!r}, asked for {ours",
+                "held for {ours.get(name)!r}, asked for {ours",
+                "the wrong setting is named",
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/directory.py",
+        tests=("tests/tiers/test_directory.py", "tests/tiers/test_environment.py"),
+        mutants=(
+            Mutant("while not _locked(turn, fcntl.LOCK_EX):", "while False:", "two open at once"),
+            Mutant(
+                "            yield\n            fcntl.flock(turn, fcntl.LOCK_UN)  # explicitly",
+                "            yield\n            pass  # explicitly",
+                "a forked child keeps everybody out",
+            ),
+            Mutant("alone = _locked(held, fcntl.LOCK_EX)\n", "alone = True\n", "a file in use is set aside"),
+            Mutant("if not _locked(held, fcntl.LOCK_SH):", "if False:", "a file being repaired is joined"),
+            Mutant(
+                "is_alone = _locked(turn, fcntl.LOCK_EX) and self.exclusive()",
+                "is_alone = self.exclusive()",
+                "who is about to open is not seen",
+            ),
+            Mutant(
+                "if is_alone and self._held is not None:",
+                "if False:",
+                "who asks keeps everybody out",
+            ),
+            Mutant("_locked(self._held, fcntl.LOCK_SH)  # an attempt", "pass  # an attempt", "who asks loses its lock"),
+            Mutant(
+                "            with suppress(OSError):\n                fcntl.flock(self._held, fcntl.LOCK_UN)\n",
+                "",
+                "a forked child keeps a lock of one who left",
+            ),
+            Mutant("            self._held = None\n", "", "a second leave closes somebody's file"),
+            Mutant(
+                "return os.path.samestat(self.data.stat(), self.state())",
+                "return self.data.exists()",
+                "another file is taken for the open one",
+            ),
+            Mutant("self.data.replace(self.path / DAMAGED)", "self.data.unlink()", "a damaged file is lost"),
+            Mutant(
+                "return found if isinstance(found, dict) else {}",
+                "return found",
+                "a marker of another kind is an error",
+            ),
+            Mutant("                file.truncate()\n", "", "a marker ends in what an older one said"),
+            Mutant(
+                "os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)\n            with",
+                "os.O_CREAT | os.O_CLOEXEC, 0o600)\n            with",
+                "a marker is written through a link",
+            ),
+            Mutant(
+                "flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW",
+                "flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC",
+                "data is written through a link",
+            ),
+            Mutant("if lock is None or self.marker", "if self.marker", "two lock files, two writers"),
+            Mutant('self.marker().get("lock") != lock:', "False:", "two lock files, two writers"),
+            Mutant(
+                "os.posix_fallocate(lock, 0, num_bytes)",
+                "os.ftruncate(lock, num_bytes)",
+                "a full disk ends the process",
+            ),
+            Mutant("if self.path.is_symlink():", "if False:", "a link is followed"),
+            Mutant(
+                "if found - _OURS and DATA not in found:",
+                "if found - _OURS:",
+                "a note in the directory keeps the store out",
+            ),
+            Mutant("if found - _OURS and DATA not in found:", "if False:", "somebody's directory is taken"),
+            Mutant("if kind in NETWORK_FILE_SYSTEMS:", "if False:", "two hosts write to one file"),
+            Mutant("& 0o022 and any", "& 0o002 and any", "the group can forge blocks"),
+            Mutant("            self.path.chmod(0o700)", "            pass", "others can look in"),
+            Mutant("(self.path / name).chmod(0o600)", "pass", "others can read blocks"),
+            Mutant("if stat.S_ISLNK(state.st_mode):", "if False:", "a link is followed"),
+            Mutant("len(point) >= len(best)", "len(point) < len(best)", "the outermost mount counts"),
+            Mutant(
+                "            if exc.errno in _PASSING:\n                raise\n            raise ConfigError(f",
+                "            raise ConfigError(f",
+                "too many open files are the directory's fault",
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/about.py",
+        tests=("tests/tiers/test_environment.py",),
+        mutants=(
+            Mutant(
+                "return all(marker.get(name)",
+                "return any(marker.get(name)",
+                "another's environment is taken for a damaged one",
+            ),
+            Mutant(
+                'if about["format"] != FORMAT_VERSION:  # ref', "if False:  # ref", "a newer format is read as this one"
+            ),
+            Mutant("if found != wanted:", "if False:", "blocks of another size are read"),
+            Mutant("!= BOOKS.size:", "< 0:", "an environment without books is used"),
+            Mutant(
+                'if not isinstance(about, dict) or "format" not in about:',
+                "if not isinstance(about, dict):",
+                "any dict is kvtier's",
+            ),
+            Mutant("isinstance(size, int) and 0 < size < 2**32", "isinstance(size, int)", "a slab of no slots"),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/journal.py",
+        tests=("tests/tiers/test_journal.py", "tests/tiers/test_disk.py"),
+        mutants=(
+            Mutant("if bytes(line[:WRITER_BYTES]) == env.writer:", "if False:", "own commits come back as news"),
+            Mutant("in range(commit + 1, env", "in range(commit, env", "the last commit seen is told again"),
+            Mutant("env.books_in(txn).commit + 1):", "env.books_in(txn).commit):", "the newest commit is not told"),
+            Mutant(
+                "if line is None:\n            return None",
+                "if line is None:\n            continue",
+                "what was cut off is passed over",
+            ),
+            Mutant(
+                "except ValueError:\n            return None",
+                "except ValueError:\n            continue",
+                "a damaged line is passed over",
+            ),
+            Mutant("self.number - JOURNAL_COMMITS)", "self.number - JOURNAL_COMMITS - 1)", "one line more than said"),
+            Mutant("if self.changed or self._announced:", "if self.changed:", "a new capacity is not written"),
+            Mutant("if self.changed or self._announced:", "if True:", "a commit of nothing"),
+            Mutant("- self._others_gone + sum", "+ sum", "what was no name counts for ever"),
+            Mutant("if each.added else -1", "if each.added else 0", "what is gone counts for ever"),
+            Mutant("if len(key) == HASH_BYTES:", "if True:", "what is no name goes into the journal"),
+            Mutant("Change(False, slot, key)", "Change(True, slot, key)", "what went is told as come"),
+            Mutant(
+                "bool(self._changes) or self._others_gone > 0",
+                "bool(self._changes)",
+                "what was no name counts for ever",
+            ),
+            Mutant(
+                "        self._capacity_blocks = capacity_blocks\n", "        pass\n", "a new capacity is not written"
+            ),
+            Mutant("int(time.time()) & 0xFFFFFFFF", "0", "nobody knows when a block came"),
+            Mutant(
+                "except (struct.error, ValueError, KeyError, TypeError):",
+                "except KeyError:",
+                "a damaged line keeps the store from opening",
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/slots.py",
+        tests=("tests/tiers/test_slots.py",),
+        mutants=(
+            Mutant(
+                "self._left[0][0] <= oldest_reader:",
+                "self._left[0][0] < oldest_reader:",
+                "a reader that cannot see the block holds it up",
+            ),
+            Mutant(
+                "self._left[0][0] <= oldest_reader:",
+                "self._left[0][0] <= oldest_reader + 1:",
+                "a slot is written under a reader",
+            ),
+            Mutant("self._left[0][0] <= oldest_reader:", "True:", "nobody waits for readers"),
+            Mutant("if self._left_at.get(slot) == commit)", ")", "another process's slot is written over"),
+            Mutant("self._left_at.pop(slot, None)", "pass", "another process's slot is written over"),
+            Mutant("self._left_at[slot] = commit", "pass", "what was left is never free"),
+            Mutant("if count > self._counts[_FREE]:", "if False:", "slot -1 is written"),
+            Mutant("self._lowest = min(self._lowest, slot)", "pass", "the file is not dense"),
+            Mutant("self._lowest = slot + 1", "self._lowest = slot + 2", "a free slot is passed over"),
+            Mutant(
+                "max(0, count - len(self._states))",
+                "count - len(self._states)",
+                "fewer slots than there are are an error",
+            ),
+            Mutant(
+                "self._counts[_FREE] + self._counts[_LEFT]",
+                "self._counts[_FREE]",
+                "the file grows though slots are left",
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/slabs.py",
+        tests=("tests/tiers/test_slabs.py", "tests/tiers/test_volume.py"),
+        mutants=(
+            Mutant("free[used[used < len(free)]] = False", "pass", "a slot in use is written over"),
+            Mutant(" and _HEADER.unpack(found) == wanted", "", "any page is taken for a slab"),
+            Mutant(
+                "self._starts.append(start if there else self._search(number, token))",
+                "self._starts.append(start)",
+                "a slab is looked for where it is not",
+            ),
+            Mutant(
+                "there = start and self._begins_at(start - PAGE_BYTES, number, token)",
+                "there = start",
+                "a place is believed",
+            ),
+            Mutant(
+                "                self._unwritten[number] = _PLACE.pack(start, token)\n", "", "a place found is not kept"
+            ),
+            Mutant("commit.put(_NUMBER.pack(number), place, self._env.places)", "pass", "a place found is not kept"),
+            Mutant("if self._starts[number] is not None else 0", "if True else 0", "slots of a lost slab are free"),
+            Mutant("start + at * self.layout.slot_bytes", "start", "all records in one slot"),
+            Mutant(
+                "return self._seen[place:end] if answer.value & 1 else None",
+                "return self._seen[place:end]",
+                "a cold record is read page by page",
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/growth.py",
+        tests=("tests/tiers/test_volume.py", "tests/tiers/test_disk.py"),
+        mutants=(
+            Mutant(
+                "2 ** min(self._num_failures, _LONGEST_DOUBLINGS)", "1", "a disk over quota is tried every few seconds"
+            ),
+            Mutant(
+                "min(self._num_failures, _LONGEST_DOUBLINGS)",
+                "self._num_failures",
+                "a disk over quota is never tried again",
+            ),
+            Mutant("        self._num_failures = 0\n\n", "\n", "the first wait is as long as the last was"),
+            Mutant(
+                "if self._has_space():\n                    self._reason",
+                "if True:\n                    self._reason",
+                "a full disk counts as one with space",
+            ),
+            Mutant("self._retry_at = now + NO_GROWTH_S", "pass", "a full disk is looked at before every verb"),
+            Mutant("if not self._has_space():", "if False:", "the floor of free space is ignored"),
+            Mutant("            self._reason = exc.reason\n", "", "nobody knows why the file does not grow"),
+            Mutant(
+                "        self._reason = None\n        self._num_failures = 0",
+                "        self._num_failures = 0",
+                "a file that grew is called full",
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/volume.py",
+        tests=("tests/tiers/test_volume.py", "tests/tiers/test_disk.py", "tests/test_sharing.py"),
+        mutants=(
+            Mutant("if state.st_nlink == 0:", "if False:", "blocks go to a file that nobody finds again"),
+            Mutant("if state.st_size < self._map_bytes:", "if False:", "a cut file ends the process"),
+            Mutant("if now == self._stamp:\n            return None\n        with", "with", "own writes are looked at"),
+            Mutant(
+                "structural_problem(self.env.data) if alone else None",
+                "structural_problem(self.env.data)",
+                "another's write is taken for damage",
+            ),
+            Mutant("if problem is None:  # records", "if True:  # records", "a damaged tree ends the process"),
+            Mutant("self.env.done_trying()", "pass", "who looked keeps writers out"),
+            Mutant(
+                "            self._stamp = self.env.directory.state().st_mtime_ns\n        if commit.changed:",
+                "            pass\n        if commit.changed:",
+                "own writes are looked at",
+            ),
+            Mutant(
+                "return capacity if self.hindrance is None else",
+                "return capacity if True else",
+                "a file that cannot grow is planned as if it could",
+            ),
+            Mutant("else min(capacity, self._usable_slots())", "else self._usable_slots()", "more room than the cap"),
+            Mutant("reachable - self._num_quarantined - ", "reachable - ", "slots kept back count as room"),
+            Mutant("or self._num_quarantined >= self._most_lost():", ":", "damage eats up the file"),
+            Mutant("        self._num_quarantined += 1\n", "", "damage eats up the file"),
+            Mutant(
+                "self._num_quarantined = len(bad)",
+                "self._num_quarantined = 0",
+                "damage eats up the file, restart by restart",
+            ),
+            Mutant(
+                "max(_QUARANTINE_LEAST, self.slots.num // _QUARANTINE_SHARE)",
+                "_QUARANTINE_LEAST",
+                "a large file keeps nothing back",
+            ),
+            Mutant(
+                "np.concatenate([found.slots, np.array(bad, np.uint32)])",
+                "found.slots",
+                "a slot in quarantine is written after a restart",
+            ),
+            Mutant("commit.quarantine(slot, reason)", "pass", "a quarantine ends with the process"),
+            Mutant("self.env.forget_dead_readers()", "pass", "a dead reader holds blocks up for ever"),
+            Mutant("or self._kept_back(commit, slot):", ":", "a bad place is written again"),
+            Mutant(
+                "if stored is None:\n                    dropped",
+                "if False:\n                    dropped",
+                "what others took away is an error",
+            ),
+            Mutant("self.slots.occupy([change.slot])", "pass", "two processes write to one slot"),
+            Mutant("elif change.slot < self.slots.num:", "else:", "a slot that is none is an error"),
+            Mutant("self.slots.leave([change.slot], commit.id - 1)", "pass", "what others dropped is never used again"),
+            Mutant("            self.opening = None\n", "            pass\n", "a first scan tells what was"),
+            Mutant("if used + num_new > capacity:", "if used > capacity:", "over capacity"),
+            Mutant("slot not in self._unwritable", "True", "a place that cannot be written is tried for ever"),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/disk.py",
+        tests=("tests/tiers/test_volume.py", "tests/test_mending.py", "tests/tiers/test_disk.py"),
+        mutants=(
+            Mutant("self._broken = problem\n", "pass\n", "a removed file is never opened anew"),
+            Mutant(
+                "if self._broken is not None:\n            self._mend()",
+                "if False:\n            self._mend()",
+                "a broken tier is used",
+            ),
+            Mutant(
+                "self._told.everything = False\n            log", "log", "the store believes in what the old file held"
+            ),
+            Mutant("self._told.everything = False  # what", "pass  # what", "what could not be deleted is forgotten"),
+            Mutant(
+                "for namespace in self._known:", "for namespace in ():", "a new file does not say whose its blocks are"
+            ),
+            Mutant(
+                "(room, last) == (told.room_blocks, told.last_commit)",
+                "last == told.last_commit",
+                "room that shrank is not told",
+            ),
+            Mutant(
+                "(room, last) == (told.room_blocks, told.last_commit)",
+                "room == told.room_blocks",
+                "what others do is not told",
+            ),
+            Mutant(
+                "told.everything, told.room_blocks, told.last_commit = True, room, last",
+                "told.everything, told.last_commit = True, last",
+                "room is told for ever",
+            ),
+            Mutant("self._told.used_blocks = volume.env.books.blocks", "pass", "nobody knows what is used"),
+            Mutant("self._told.room_blocks = self._volume.room_blocks", "pass", "there is always news"),
+            Mutant("volume.suspect(BlockHash(error.key), error.reason)", "pass", "a bad place is written again"),
+            Mutant(
+                "return self._broken or self._volume.hindrance",
+                "return self._volume.hindrance",
+                "a broken tier looks well",
+            ),
+            Mutant("if root != namespace.root]", "]", "a namespace is its own neighbour"),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/environment.py",
+        tests=("tests/tiers/test_environment.py", "tests/tiers/test_disk.py", "tests/test_sharing.py"),
+        mutants=(
+            Mutant("            self._prove_sound()\n", "            pass\n", "a damaged file ends the process"),
+            Mutant("self.directory.renew_lock_file(_LOCK_BYTES)", "pass", "garbage in the reader table is believed"),
+            Mutant("            self.directory.check_joinable()", "            pass", "two lock files, two writers"),
+            Mutant("or not about.is_in(self.directory.marker()):", ":", "another's environment is set aside"),
+            Mutant("if written is None:\n", "if False:\n", "somebody's file is set aside"),
+            Mutant(
+                "if written is not None and written != FORMAT_VERSION:",
+                "if False:",
+                "a newer release's file is set aside",
+            ),
+            Mutant(
+                "            self._stretch()\n", "            pass\n", "a file cut short is taken for a healthy one"
+            ),
+            Mutant(
+                "if not self.alone and held.capacity_blocks",
+                "if False and held.capacity_blocks",
+                "two caps for one file",
+            ),
+            Mutant(
+                "if self.alone and held.capacity_blocks",
+                "if False and held.capacity_blocks",
+                "an old cap holds for ever",
+            ),
+            Mutant("self._state.wait_for(lambda: self._readers == 0)", "pass", "a file is unmapped under a reader"),
+            Mutant("max(map_bytes, self.directory.state().st_size)", "map_bytes", "no room to delete in"),
+            Mutant(
+                'if "already open" in str(exc):', "if False:", "a second store in one process is called a disk error"
+            ),
+            Mutant(
+                "min((int(snapshot) for snapshot in snapshots",
+                "max((int(snapshot) for snapshot in snapshots",
+                "a slot is written under the oldest reader",
+            ),
+            Mutant('if snapshot != "-")', ")", "a reader at rest is an error"),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/structure.py",
+        tests=("tests/tiers/test_structure.py",),
+        mutants=(
+            Mutant("self._check_free(free, commit)", "pass", "a page in use and free is passed"),
+            Mutant("if (ruled[1:] <= ruled[:-1]).any():", "if False:", "keys out of order are passed"),
+            Mutant("if tree.pad or tree.flags:", "if False:", "trees of another kind are passed"),
+            Mutant("if last < 1 or self._end * PAGE_BYTES > self._size:", "if last < 1:", "a file cut short is passed"),
+            Mutant(
+                "max(metas, key=lambda meta: meta[0])",
+                "min(metas, key=lambda meta: meta[0])",
+                "the last commit but one is looked at",
+            ),
+            Mutant('wrong = (heads["number"] != numbers) | ', "wrong = ", "a page in another's place is passed"),
+            Mutant(
+                "too_long = (at + _NODE_HEAD + key_bytes + value_bytes > PAGE_BYTES) | ",
+                "too_long = ",
+                "a node that runs out of its page is passed",
+            ),
+            Mutant(
+                "if found != (tree.branch_pages, tree.leaf_pages, tree.entries):",
+                "if False:",
+                "a tree of another size is passed",
+            ),
+            Mutant(
+                "if ((starts + counts)[turns][:-1] > starts[turns][1:]).any():",
+                "if False:",
+                "a page in use twice is passed",
+            ),
         ),
     ),
 )

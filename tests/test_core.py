@@ -267,6 +267,16 @@ def test_a_tier_that_cannot_write_is_read_and_takes_nothing(core, disk, clock):
     assert state(core) == "ok"
 
 
+def test_a_tier_is_left_alone_as_soon_as_it_has_failed(core, clock):
+    put(core.placement, "b")
+    for _ in range(2):
+        core.failed(1, broken(), "write")
+    assert core.placement.plan_copy_down(keys("b")) == []
+
+    core.worked(1, "write")
+    assert show(core.placement.plan_copy_down(keys("b"))) == ["b:0=1"]
+
+
 def test_both_ways_of_failing_are_named(core, clock):
     core.failed(1, broken("no space left"), "write")
     core.failed(1, broken("no answer"), "read")

@@ -76,6 +76,29 @@ def test_a_put_takes_up_strangers_on_its_way_and_stores_only_the_rest():
     assert show(placement.plan_write(chain("abcd"))) == ["a:->0", "abcd:->0"]
 
 
+def test_a_stranger_is_not_taken_up_by_a_put_that_starts_with_it():
+    placement = shared()
+    placement.discover(1, entries("ab"))
+
+    assert placement.plan_write(chain("ab", start=1)) == []
+    assert used(placement) == [0, 1]
+
+
+def test_a_stranger_whose_former_self_is_on_its_way_is_taken_up_when_that_is_over():
+    placement = shared()
+    put(placement, "a")
+    placement.discover(1, entries("a", "ab"))
+    up = placement.plan_promote(keys("ab"))
+    carry_out(placement, placement.forget(key("a"), 0))
+    placement.vanish(1, keys("a"))  # and ab is given up, on its way
+    placement.discover(1, entries("a"))
+    placement.check()
+    assert tiers(placement, "ab") == [1]
+
+    carry_out(placement, up)
+    assert (tiers(placement, "ab"), used(placement)) == ([1, 1], [0, 2])
+
+
 def test_a_stranger_whose_parent_is_another_ones_child_stays_one():
     placement = shared()
     placement.discover(1, entries("ab", "xy"))
@@ -103,6 +126,18 @@ def test_a_stranger_on_its_way_out_is_not_sent_off_twice():
     placement.plan_write(chain("a"))
 
     assert placement.plan_write(chain("b")) == []
+
+
+def test_a_stranger_whose_former_self_is_on_its_way_is_not_sent_off():
+    placement = shared()
+    put(placement, "a")
+    placement.discover(1, entries("a", "ab"))
+    placement.plan_promote(keys("ab"))
+    carry_out(placement, placement.forget(key("a"), 0))
+    placement.vanish(1, keys("a"))
+    placement.resize(1, 1)
+
+    assert placement.plan_write(chain("c"), dst=1) == []
 
 
 def test_a_stranger_sent_off_leaves_its_place():
@@ -243,6 +278,17 @@ def test_a_block_brought_by_another_while_it_is_given_up_waits_for_its_parent_an
     carry_out(placement, gone)
 
     assert (tiers(placement, "ab"), used(placement)) == ([0, 1], [1, 1])
+
+
+def test_a_copy_found_damaged_on_its_way_up_is_gone_though_a_listing_still_has_it():
+    placement = shared()
+    placement.discover(1, entries("a"))
+    up = placement.plan_promote(keys("a"))
+    placement.forget(key("a"), 1)
+    placement.reconcile(1, listing("a"))
+    carry_out(placement, up)
+
+    assert (tiers(placement, "a"), used(placement)) == ([0], [1, 0])
 
 
 # Reconciled

@@ -1,5 +1,6 @@
 """Who has a directory open, told by locks of the kernel: two openers, here or in another process."""
 
+import errno
 import fcntl
 import json
 import os
@@ -27,6 +28,11 @@ def opened(path):
     with made.opening():
         alone = made.enter()
     return made, alone
+
+
+def alone_now(directory):
+    with directory.alone() as alone:
+        return alone
 
 
 ANOTHER = """
@@ -69,29 +75,29 @@ def test_the_first_is_alone_and_the_second_is_not(path):
 def test_another_process_counts_until_it_dies(path):
     with another(path) as process:
         made, alone = opened(path)
-        assert (process.said, alone, made.is_alone()) == ("alone", False, False)
+        assert (process.said, alone, alone_now(made)) == ("alone", False, False)
         process.send_signal(signal.SIGKILL)
         process.wait(30)
 
-        assert made.is_alone()
+        assert alone_now(made)
     made.leave()
 
 
 def test_asking_whether_one_is_alone_keeps_nobody_out(path):
     made, _ = opened(path)
-    assert made.is_alone()
+    assert alone_now(made)
 
     with another(path) as process:
         assert process.said == "joined"
-        assert not made.is_alone()
-        assert not made.is_alone()  # and the lock is still there afterwards
+        assert not alone_now(made)
+        assert not alone_now(made)  # and the lock is still there afterwards
     made.leave()
 
 
 def test_one_who_asks_keeps_its_lock_though_others_are_there(path):
     made, _ = opened(path)
     with another(path):
-        assert not made.is_alone()
+        assert not alone_now(made)
     other, alone = opened(path)
 
     assert not alone
@@ -103,7 +109,7 @@ def test_who_is_about_to_open_counts(path):
     made, _ = opened(path)
     with another(path, "opening") as process:
         assert process.said == "joined"
-        assert not made.is_alone()
+        assert not alone_now(made)
     made.leave()
 
 
@@ -111,7 +117,7 @@ def test_who_has_not_the_file_open_yet_and_is_about_to_counts(path):
     made, _ = opened(path)
     with another(path, "before") as process:
         assert process.said == "opening"
-        assert not made.is_alone()
+        assert not alone_now(made)
     made.leave()
 
 
@@ -295,7 +301,7 @@ def test_a_marker_that_is_a_link_is_not_followed(path, tmp_path):
     (path / "lock.mdb").touch()
     (path / "kvtier.lock").symlink_to(tmp_path / "victim")
 
-    with pytest.raises(ConfigError, match="cannot be opened"):
+    with pytest.raises(ConfigError, match="cannot be written"):
         made.mark({})
     assert not (tmp_path / "victim").exists()
     made.leave()
@@ -319,13 +325,57 @@ def test_where_the_lock_file_is_not_the_one_in_use_nobody_joins(path, lost):
         assert held(tier) == [1]
 
 
-def test_a_lock_file_is_removed_or_was_not_there(path):
+@pytest.mark.parametrize("before", [None, b"what a dead process left"])
+def test_a_lock_file_made_anew_is_empty_and_has_all_its_space(path, before):
     made = Directory("nvme", path)
-    (path / "lock.mdb").touch()
-    made.drop_lock_file()
-    made.drop_lock_file()
+    if before is not None:
+        (path / "lock.mdb").write_bytes(before)
+    made.renew_lock_file(8192)
 
-    assert not (path / "lock.mdb").exists()
+    state = (path / "lock.mdb").stat()
+    assert ((path / "lock.mdb").read_bytes(), state.st_mode & 0o777) == (bytes(8192), 0o600)
+    assert state.st_blocks * 512 >= 8192
+
+
+def test_a_new_directory_is_marked_before_there_is_a_lock_file(path):
+    made = Directory("nvme", path)
+    made.claim({"format": 3})
+
+    assert made.marker() == {"format": 3, "lock": None}
+
+
+def test_while_one_is_told_to_be_alone_nobody_comes_in(path):
+    made, _ = opened(path)
+    with made.alone() as alone:
+        assert alone
+        with pytest.raises(ConfigError, match="being repaired"):
+            Directory("nvme", path).enter()
+    other, _ = opened(path)
+    made.leave()
+    other.leave()
+
+
+def test_one_whose_directory_is_gone_cannot_tell(path):
+    made, _ = opened(path)
+    path.rename(path.with_name("away"))
+
+    assert not alone_now(made)
+    made.leave()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOSPC, errno.EIO])
+def test_what_may_pass_is_not_the_directorys_fault(path, monkeypatch, code):
+    made = Directory("nvme", path)
+
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    with made.opening(), monkeypatch.context() as patched:
+        patched.setattr(module.os, "open", refuse)
+        for call in (made.enter, lambda: made.mark({})):
+            with pytest.raises(OSError, match=os.strerror(code)) as caught:
+                call()
+            assert not isinstance(caught.value, ConfigError)
 
 
 def test_a_directory_with_kvtiers_data_and_somebodys_note_is_kvtiers(path):

@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 from contextlib import ExitStack, closing, contextmanager
+from types import SimpleNamespace
 
 import pytest
 from tier_helpers import BLOCK, data_file, disk, held, place_of, put, raw_flip, whole
@@ -12,7 +13,7 @@ from kvtier.errors import CorruptBlockError, TierClosedError, TierFullError, Tie
 from kvtier.hashing import Namespace
 from kvtier.spec import KVSpec
 from kvtier.testing.blocks import chain
-from kvtier.tiers import layout
+from kvtier.tiers import growth, layout
 from kvtier.tiers import volume as module
 from kvtier.tiers.directory import Directory
 
@@ -143,44 +144,87 @@ def test_a_suspect_that_is_not_held_any_more_is_forgotten(tier):
 
 @contextmanager
 def no_growth(tier):
-    tier._volume._sizes = tier._volume._sizes._replace(min_free_bytes=1 << 60)
+    growth = tier._volume._growth
+    growth._min_free_bytes = 1 << 60
     yield
-    tier._volume._sizes = tier._volume._sizes._replace(min_free_bytes=0)
+    growth._min_free_bytes = 0
 
 
-def test_a_file_that_cannot_grow_has_the_room_that_it_has(path, monkeypatch):
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until a test moves it."""
+    now = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr(growth, "time", SimpleNamespace(monotonic=lambda: now.s))
+    return now
+
+
+def test_a_file_that_cannot_grow_has_the_room_that_it_has(path, monkeypatch, clock):
     monkeypatch.setattr(layout, "SLAB_BYTES", 1 << 19)  # of four blocks
     with closing(disk(path, 64, 100_000)) as tier:
         put(tier, 1)
-        slots = tier._volume.slabs.num_slots
-        assert (slots, tier._volume.room_blocks) == (4, 64)
-        with no_growth(tier), pytest.raises(TierFullError, match="must stay free; nothing was written"):
-            put(tier, *range(slots + 1))
+        assert (tier._volume.slabs.num_slots, tier._volume.room_blocks) == (4, 64)
+        with no_growth(tier):
+            with pytest.raises(TierFullError, match="must stay free; nothing was written"):
+                put(tier, *range(5))
 
-        assert tier._volume.room_blocks == slots
-        assert "must stay free" in tier.hindrance
-        news = tier.news()
-        assert (news.room_blocks, news.added, news.listing) == (slots, [], None)
-        assert tier.news() is None
+            assert tier._volume.room_blocks == 4
+            assert "must stay free" in tier.hindrance
+            news = tier.news()
+            assert (news.room_blocks, news.added, news.listing) == (4, [], None)
+            assert tier.news() is None
+            clock.s += growth.NO_GROWTH_S
+            assert tier._volume.room_blocks == 4, "there is no more space than before"
+        assert tier._volume.room_blocks == 4, "not looked at for a while"
 
-        monkeypatch.setattr(module, "_NO_GROWTH_S", 0.0)
-        with no_growth(tier), pytest.raises(TierFullError):
-            put(tier, *range(slots + 1))
-        assert tier._volume.room_blocks == 64
-        put(tier, *range(slots + 1))
-        assert tier.hindrance is None
+        clock.s += growth.NO_GROWTH_S
+        assert (tier._volume.room_blocks, tier.hindrance) == (64, None)
+        put(tier, *range(5))
+        assert held(tier) == [0, 1, 2, 3, 4]
 
 
-def test_room_is_never_more_than_the_capacity_and_leaves_out_what_is_kept_back(path):
-    with closing(disk(path, 8)) as tier:
-        put(tier, *range(8))
-        slots = tier._volume.slabs.num_slots
-        damaged(tier, 3)
-        tier.delete(names(3))
-        with no_growth(tier), pytest.raises(TierFullError):
-            tier._volume._grow(1)
+def test_a_file_that_has_space_and_does_not_grow_is_tried_ever_more_rarely(tier, monkeypatch, clock):
+    put(tier, 1)
+    grow = tier._volume._growth
 
-        assert tier._volume.room_blocks == min(8, slots - 1)
+    def refuse():
+        raise TierUnavailableError("nvme", "over quota")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(grow._slabs, "grow", refuse)
+        waits = []
+        for _ in range(9):
+            with pytest.raises(TierUnavailableError):
+                grow.add(1)
+            assert grow.hindrance == "over quota"
+            begin = clock.s
+            while grow.hindrance is not None:
+                clock.s += growth.NO_GROWTH_S
+            waits.append((clock.s - begin) / growth.NO_GROWTH_S)
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 64, 64]
+
+    grow.add(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(grow._slabs, "grow", refuse)
+        with pytest.raises(TierUnavailableError):
+            grow.add(1)
+    clock.s += growth.NO_GROWTH_S
+    assert grow.hindrance is None
+
+
+def test_room_is_never_more_than_the_capacity_and_leaves_out_what_is_kept_back(path, monkeypatch, clock):
+    monkeypatch.setattr(layout, "SLAB_BYTES", 1 << 19)  # of four blocks
+    with closing(disk(path, 7, 100_000)) as tier:
+        put(tier, *range(7))
+        rooms = []
+        for number in range(3):
+            with no_growth(tier), pytest.raises(TierFullError):
+                tier._volume._grow(1)
+            rooms.append(tier._volume.room_blocks)
+            damaged(tier, number)
+            tier.delete(names(number))
+
+        assert (tier._volume.slabs.num_slots, rooms) == (8, [7, 7, 6])
+        assert tier._volume.room_blocks == 5
 
 
 # Readers
