@@ -91,22 +91,21 @@ def test_threads_for_longer(tmp_path, seed):
 
 
 def test_a_put_that_waited_for_places_counts_anew_what_it_needs(tmp_path, monkeypatch):
-    """While it waits, a block of its prompt that was held is dropped, and fewer places than that are owed."""
+    """While it waits, a block of its prompt that was held is dropped: one place more is free, two are needed."""
     with make(tmp_path, host=8, disk=16) as store:
-        saved(store, "abcdef")
+        saved(store, "abcde", "z")
         writer, placement, behind = store._writer, store._core.placement, store._behind
         writer._owed = behind
         owed = []
 
         def wait_for(free, _timeout):
-            placement.forget(keys(store, "ab")[1], 0)
-            writer._owed = behind - 1
+            store._mover.carry(placement.forget(keys(store, "abcde")[4], 0))
             return free()
 
         plan = writer._plan
         monkeypatch.setattr(store._core.lock, "wait_for", wait_for)
         monkeypatch.setattr(writer, "_plan", lambda *a, **k: (plan(*a, **k), owed.append(writer._owed))[0])
-        save(store, "abg")
+        save(store, "abcdeg")
 
         assert owed
         assert max(owed) <= behind
