@@ -1292,9 +1292,6 @@ GROUPS: tuple[Group, ...] = (
             Mutant("{**ours, **theirs}", "ours", "a setting that only they have is not named"),
             Mutant("{**ours, **theirs}", "theirs", "a setting that only we have is not named"),
             Mutant(
-                'chain.labels[0].tokens if len(chain) else b""', "chain.labels[0].tokens", "an empty prompt is an error"
-            ),
-            Mutant(
                 "held for {theirs.get(name)!r}, asked for {ours",
                 "held for {ours.get(name)!r}, asked for {ours",
                 "the wrong setting is named",

@@ -200,7 +200,7 @@ def test_a_file_that_has_space_and_does_not_grow_is_tried_ever_more_rarely(tier,
             while grow.hindrance is not None:
                 clock.s += growth.NO_GROWTH_S
             waits.append((clock.s - begin) / growth.NO_GROWTH_S)
-    assert waits == [1, 2, 4, 8, 16, 32, 64, 64, 64]
+        assert waits == [1, 2, 4, 8, 16, 32, 64, 64, 64]
 
     grow.add(1)
     with monkeypatch.context() as patched:
@@ -208,7 +208,14 @@ def test_a_file_that_has_space_and_does_not_grow_is_tried_ever_more_rarely(tier,
         with pytest.raises(TierUnavailableError):
             grow.add(1)
     clock.s += growth.NO_GROWTH_S
-    assert grow.hindrance is None
+    assert grow.hindrance is None, "the first wait is as short as ever"
+    with monkeypatch.context() as patched:
+        patched.setattr(grow._slabs, "grow", refuse)
+        with pytest.raises(TierUnavailableError):
+            grow.add(1)
+    assert grow.hindrance == "over quota"
+    grow.add(1)
+    assert grow.hindrance is None, "it has grown"
 
 
 def test_room_is_never_more_than_the_capacity_and_leaves_out_what_is_kept_back(path, monkeypatch, clock):
