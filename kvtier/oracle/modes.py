@@ -207,6 +207,7 @@ def evictions(bench: Bench, trial: Trial) -> str | None:
                 for ids in [*bench.prompts, *bench.prompts[::-1]]:  # the last one at once again, the first long after
                     let_in()
                     trial.check(lm, ids)
+        lm.store.flush()  # what is to be dropped in the background is
         dropped = lm.store.stats()["counters"]["dropped_blocks"]
     if not dropped:
         return "nothing was evicted"

@@ -51,6 +51,7 @@ from kvtier.tiers.base import Arrived, Namespaced, News, check_blocks, check_lay
 from kvtier.tiers.copying import Striper
 from kvtier.tiers.environment import translated
 from kvtier.tiers.gpu_direct import GpuDirect, open_gpu_direct
+from kvtier.tiers.journal import followed
 from kvtier.tiers.layered import LayeredRead, Source, end_of, piece_bytes, whole_page_layers
 from kvtier.tiers.records import WARM_LANES
 from kvtier.tiers.requests import Buffers
@@ -230,7 +231,7 @@ class LMDBTier:
             everything, told.everything = told.everything, True  # first: a call that fails meanwhile has a say
             try:
                 if everything:
-                    told.commit, found = volume.followed(told.commit)
+                    told.commit, found = followed(volume.env, told.commit)
                 if found is None:
                     told.commit, listing = volume.env.books.commit, volume.listing()
             except BaseException:

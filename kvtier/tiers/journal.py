@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kvtier.format import WRITER_BYTES, Change, Entry, pack_changes, pack_entry, unpack_changes
+from kvtier.format import WRITER_BYTES, Change, Entry, pack_changes, pack_entry, unpack_changes, unpack_entry
 from kvtier.hashing import HASH_BYTES, BlockHash, Label
 
 if TYPE_CHECKING:
@@ -138,6 +138,30 @@ def lines_since(env: Environment, txn: Any, commit: int) -> Sequence[Sequence[Ch
         except ValueError:
             return None
     return found
+
+
+class Followed(NamedTuple):
+    """What other processes have done since it was last asked."""
+
+    added: list[tuple[BlockHash, Label]]
+    dropped: list[BlockHash]
+
+
+def followed(env: Environment, since: int) -> tuple[int, Followed | None]:
+    """What others committed behind a commit, and the last one; None if that is not known any more."""
+    with env.reading(buffers=False) as txn:
+        last = env.books_in(txn).commit
+        lines = lines_since(env, txn, since)
+        if lines is None:
+            return last, None
+        added: list[tuple[BlockHash, Label]] = []
+        dropped: list[BlockHash] = []
+        for key in dict.fromkeys(change.key for line in lines for change in line):
+            try:  # as it is now: this process may have changed it since, too
+                added.append((key, unpack_entry(txn.get(key, db=env.index, default=b"")).label))
+            except struct.error:  # gone, or cut short
+                dropped.append(key)
+        return last, Followed(added, dropped)
 
 
 def quarantined(env: Environment, txn: Any) -> Iterator[tuple[int, str]]:

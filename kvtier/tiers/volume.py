@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from kvtier.errors import CorruptBlockError, TierError, TierFullError, TierUnavailableError
-from kvtier.format import Bytes, header_bytes, record_bytes, seal, unpack_entry, whole_pages
+from kvtier.format import Bytes, header_bytes, record_bytes, seal, whole_pages
 from kvtier.hashing import BlockHash, Label
 from kvtier.listing import Listing
 from kvtier.tiers.copying import Striper
@@ -55,13 +55,6 @@ class Sizes(NamedTuple):
     block_bytes: int
     block_tokens: int
     min_free_bytes: int
-
-
-class Followed(NamedTuple):
-    """What other processes have done since it was last asked."""
-
-    added: list[tuple[BlockHash, Label]]
-    dropped: list[BlockHash]
 
 
 class Volume:
@@ -231,24 +224,6 @@ class Volume:
         """The whole index as columns."""
         with self.env.reading(buffers=False) as txn:
             return read_entries(txn.cursor(self.env.index), txn.stat(self.env.index)["entries"])
-
-    def followed(self, since: int) -> tuple[int, Followed | None]:
-        """What others committed behind a commit, and the last one; None if that is not known any more."""
-        with self.env.reading(buffers=False) as txn:
-            last = self.env.books_in(txn).commit
-            lines = lines_since(self.env, txn, since)
-            if lines is None:
-                return last, None
-            touched = dict.fromkeys(change.key for line in lines for change in line)
-            added: list[tuple[BlockHash, Label]] = []
-            dropped: list[BlockHash] = []
-            for key in touched:  # as it is now: this process may have changed it since, too
-                stored = txn.get(key, db=self.env.index)
-                if stored is None:
-                    dropped.append(key)
-                else:
-                    added.append((key, unpack_entry(stored).label))
-            return last, Followed(added, dropped)
 
     def close(self) -> None:
         """Close the directory; a second close does nothing."""

@@ -32,7 +32,7 @@ from torture.faults import AT_REST, EITHER, REFUSED, WHILE_OPEN, Template, Victi
 from torture.images import Image, live_pages
 from torture.report import Budget, Progress, Row, Tries, merge
 
-TRIES = Tries(long=3000, quick=52, ci=104)
+TRIES = Tries(long=2400, quick=52, ci=104)
 
 _FAULTS = {**AT_REST, **WHILE_OPEN}
 _WEIGHTED = [name for turn in range(8) for name, (_, often) in _FAULTS.items() if turn < often]

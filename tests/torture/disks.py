@@ -38,7 +38,7 @@ from torture.children import Outcome, Say, run_cases
 from torture.report import Budget, Progress, Row, Tries, merge
 from torture.writing import Ground, report_promises
 
-TRIES = Tries(long=630, quick=21, ci=42)
+TRIES = Tries(long=420, quick=21, ci=42)
 
 _MAP_FULL = "map full"
 _AT_OPENING = ("opened on a full file system", "opened read-only", "opened without descriptors")

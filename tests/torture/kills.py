@@ -30,7 +30,7 @@ from torture.report import Budget, Progress, Row, Tries, merge
 from torture.writing import Ground, report_promises, work
 
 #: Series of kills; each has ``KILLS``.
-TRIES = Tries(long=150, quick=3, ci=5)
+TRIES = Tries(long=100, quick=3, ci=5)
 KILLS = 10
 
 FAULTS = [f"kills: {name}" for name in dict.fromkeys(name for name, _ in POINTS)]

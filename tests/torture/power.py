@@ -43,7 +43,7 @@ from torture.report import Budget, Progress, Row, Tries, merge
 from torture.writing import Ground, report_promises, work
 
 #: Recordings; each gives ``IMAGES``.
-TRIES = Tries(long=200, quick=3, ci=3)
+TRIES = Tries(long=150, quick=3, ci=3)
 IMAGES = 8
 
 MOMENTS = ["record writes", "commit", "meta page", "lying drive"]

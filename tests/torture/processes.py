@@ -26,7 +26,7 @@ from torture.children import Say, run_cases
 from torture.report import Budget, Progress, Row, Tries, merge
 from torture.writing import Ground, report_promises
 
-TRIES = Tries(long=60, quick=4, ci=4)
+TRIES = Tries(long=50, quick=4, ci=4)
 FAULTS = ["processes: three writers", "processes: three writers, killed and replaced"]
 
 NUM_WRITERS = 3
