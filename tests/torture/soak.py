@@ -45,6 +45,7 @@ SIZES = {"device": 64 * BLOCK, "host": 128 * BLOCK, "disk": 1024 * BLOCK}
 LONGEST = 256  # blocks of a prompt; what follows is cut off
 
 NUM_SAMPLES = 60
+#: Of opening and closing. The allocator's arenas take some three hundred to settle, with one arena as with many.
 MIN_CYCLES = 20
 #: By how much the line through a gauge's second half may rise over that half. Pools start their threads when needed.
 TOLERANCES = {"resident_bytes": 2 << 20, "descriptors": 0.5, "threads": 3, "file_bytes": 256 << 10, "pages": 32}
@@ -81,7 +82,7 @@ def _case(budget: Budget, references: int, progress: Progress, number: int, say:
     with tempfile.TemporaryDirectory(dir=budget.directory) as name:
         path = Path(name) / "kv"
         if number == 2:
-            return cycles(path, budget.seed, max(MIN_CYCLES, references // 1000))
+            return cycles(path, budget.seed, max(MIN_CYCLES, references // 400))
         if number == 0:
             return replay(path, synthetic(budget.seed), references, progress)
         trace = trace_file()
@@ -157,7 +158,7 @@ def cycles(path: Path, seed: int, count: int) -> dict[str, Any]:
                 work.prompt(ids)
             wrong_bytes += work.wrong_bytes
         samples.append(gauges(None))
-    figures = summaries(samples, tolerances(1000 * count))
+    figures = summaries(samples, tolerances(400 * count))
     rising = [name for name, figure in figures.items() if not figure["flat"]]
     left = {name: samples[-1][name] - before[name] for name in ("descriptors", "threads")}
     return {
