@@ -165,3 +165,69 @@ def test_a_whole_copy_is_as_sound_as_the_file(filled, tmp_path):
     shutil.copy(filled, tmp_path / "copy")
 
     assert structural_problem(tmp_path / "copy") is None
+
+
+def nodes_of(page):
+    """Where the nodes of a leaf page begin, with size and kind; an independent reading."""
+    count = (int.from_bytes(page[12:14], "little") - 16) // 2
+    for turn in range(count):
+        at = int.from_bytes(page[16 + 2 * turn : 18 + 2 * turn], "little")
+        low, high, kind, key_bytes = (int.from_bytes(page[at + i : at + i + 2], "little") for i in (0, 2, 4, 6))
+        yield at, low | high << 16, kind, key_bytes
+
+
+def leaves(data):
+    whole = data.read_bytes()
+    for number in tree_pages(data):
+        page = whole[number * PAGE : (number + 1) * PAGE]
+        if number > 1 and page[10] == 0x02 and int.from_bytes(page[:8], "little") == number:
+            yield number, page
+
+
+def patch(data, at, value):
+    with data.open("r+b") as file:
+        file.seek(at)
+        file.write(value)
+
+
+def test_pages_that_the_file_has_not_got_are_missed_though_nothing_refers_to_them(data):
+    for meta in (0, 1):
+        at = meta * PAGE + 16 + 24 + 2 * 48
+        last = int.from_bytes(data.read_bytes()[at : at + 8], "little")
+        patch(data, at, (last + 10).to_bytes(8, "little"))
+
+    assert "cut short" in structural_problem(data)
+
+
+def test_a_value_that_runs_out_of_its_page_is_found(data):
+    """The last node of a page of the tree, longer by eight bytes; some leaf pages are free, and do not matter."""
+    whole, found = data.read_bytes(), []
+    for number, page in leaves(data):
+        at, size, kind, _ = max(nodes_of(page))
+        if kind == 0:
+            patch(data, number * PAGE + at, (size + 8).to_bytes(2, "little"))
+            found.append(structural_problem(data))
+            data.write_bytes(whole)
+
+    assert any(problem is not None and "runs out of its page" in problem for problem in found)
+
+
+def test_two_values_on_the_same_pages_are_found(tmp_path):
+    with closing(disk(tmp_path / "tier", 600, 1)) as tier:
+        put(tier, *range(400))
+        for first in (0, 200):  # two lines of the journal, each too long for a page of the tree
+            tier.delete(chain(*range(first, first + 200)).keys)
+    data = tmp_path / "tier" / "data.mdb"
+    lines = [
+        number * PAGE + at + 8 + key_bytes
+        for number, page in leaves(data)
+        for at, size, kind, key_bytes in nodes_of(page)
+        if kind == 1 and size == 16 + 200 * 37
+    ]
+    whole = data.read_bytes()
+    first, second = dict.fromkeys(whole[at : at + 8] for at in lines)
+    for at in lines:
+        if whole[at : at + 8] == second:
+            patch(data, at, first)
+
+    assert "in use twice" in structural_problem(data)
