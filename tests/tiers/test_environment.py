@@ -381,6 +381,20 @@ def test_an_environment_without_all_its_databases_is_damaged(filled):
     assert set_aside(filled) is not None
 
 
+@pytest.mark.parametrize("books", [b"", b"12345678" * 2, b"12345678" * 4])
+def test_an_environment_whose_books_are_missing_or_of_another_length_is_damaged(filled, books):
+    with raw(filled) as env:
+        meta = env.open_db(b"meta")
+        with env.begin(write=True) as txn:
+            txn.delete(b"books", db=meta)
+            if books:
+                txn.put(b"books", books, db=meta)
+
+    with closing(disk(filled)) as tier:
+        assert held(tier) == []
+    assert set_aside(filled) is not None
+
+
 def test_an_environment_without_all_its_databases_and_no_marker_is_refused_by_what_is_missing(filled):
     without_places(filled)
     (filled / "kvtier.lock").unlink()
