@@ -298,17 +298,21 @@ def test_what_is_predicted_to_be_fastest_is_done(tiny, token_s, load_s, expected
 def test_the_head_in_a_faster_tier_is_loaded_first(tiny):
     model = tiny()
     names = namespace_of(model, block_tokens=4, chunk_tokens=CHUNK)
-    with TieredStore([pool(names.spec, "host", 8), pool(names.spec, "disk")], names, promote=False) as store:
+    with TieredStore(
+        [pool(names.spec, "host", 8), pool(names.spec, "disk")], names, promote=False, put_patience_s=10
+    ) as store:
         lm = CachedLM(model, store, chunk_tokens=CHUNK, reuse="auto", _names=names)
         lm.prefill(IDS)
-        lm.prefill(ids_of(9, 8))  # the prompt's tail sinks
+        lm.prefill(ids_of(9, 8))  # the host tier holds others now, and some of the prompt
+        settle(store)
+        store.prefetch(IDS[:16]).wait()  # its head
         settle(store)
         tiers = store.match(IDS).tiers
         teach(lm, token_s=1.0, disk_token_s=1.0)
         with counted(model) as lengths:
             done = lm.prefill(IDS)
 
-        head = sum(tier == "host" for tier in tiers) // 2 * 2
+        head = tiers.index("disk") // 2 * 2
         assert 0 < head < 10
         assert done.decision.chosen == "both"
         assert done.hit.tiers[:head] == ("host",) * head

@@ -16,8 +16,8 @@ Slabs.answers = lambda slabs: True
 
 #: Every failure of the disk tier reaches whoever asked.
 OPEN = """
-from kvtier.tiers import disk
-disk.translated = lambda name: __import__("contextlib").nullcontext()
+from kvtier.tiers import disk, volume
+disk.translated = volume.translated = lambda name: __import__("contextlib").nullcontext()
 """
 
 
