@@ -1418,7 +1418,7 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/tiers/journal.py",
-        tests=("tests/tiers/test_journal.py", "tests/tiers/test_disk.py"),
+        tests=("tests/tiers/test_journal.py", "tests/tiers/test_disk.py", "tests/test_sharing.py"),
         mutants=(
             Mutant("if bytes(line[:WRITER_BYTES]) == env.writer:", "if False:", "own commits come back as news"),
             Mutant("in range(commit + 1, env", "in range(commit, env", "the last commit seen is told again"),
