@@ -72,11 +72,7 @@ def open_store(
     sizes = {"device": parse_size(device), "host": parse_size(host), "disk": parse_size(disk)}
     if sizes["disk"] and directory is None:
         raise ConfigError("a disk tier needs a directory; pass one, or disk=0")
-    codec = _codec(disk_format, disk_budget, spec, sizes["disk"])
-    if encryption_key is not None:
-        if not sizes["disk"]:
-            raise ConfigError("encryption_key is for a disk tier; give disk a size, or leave the key out")
-        codec = Encrypted(spec, load_key(encryption_key), codec)
+    codec = _encrypted(_codec(disk_format, disk_budget, spec, sizes["disk"]), encryption_key, spec, sizes["disk"])
     if gpu_direct != "off" and (codec is not None or not sizes["disk"]):
         raise ConfigError(f"gpu_direct={gpu_direct!r} is for a disk tier of raw blocks, not encrypted; leave it out")
     names = namespace if codec is None else in_format(namespace, codec.name)
@@ -86,11 +82,9 @@ def open_store(
         if sizes["disk"]:  # first: it fails for more reasons, and before memory is touched
             assert directory is not None
             tiers.append(_disk_tier(directory, sizes["disk"], spec, codec, gpu_direct))
-        for name, on_device, pinned in (("host", torch.device("cpu"), where.type == "cuda"), ("device", where, False)):
-            if sizes[name]:
-                pool = MemoryTier(
-                    name, capacity_bytes=sizes[name], block_bytes=spec.block_bytes, device=on_device, pinned=pinned
-                )
+        for name, at, pinned in (("host", torch.device("cpu"), where.type == "cuda"), ("device", where, False)):
+            if size := sizes[name]:
+                pool = MemoryTier(name, capacity_bytes=size, block_bytes=spec.block_bytes, device=at, pinned=pinned)
                 tiers.insert(0, pool)
         return TieredStore(tiers, names, **options)
     except BaseException:
@@ -109,6 +103,15 @@ def _codec(name: str, budget: float | None, spec: KVSpec, disk_bytes: int) -> Co
     if not disk_bytes:
         raise ConfigError(f"disk_format={name!r} is for a disk tier; give disk a size, or leave the format out")
     return codec
+
+
+def _encrypted(codec: Codec | None, key: KeySource | None, spec: KVSpec, disk_bytes: int) -> Codec | None:
+    """A storage format with encryption around it; as it is without a key."""
+    if key is None:
+        return codec
+    if not disk_bytes:
+        raise ConfigError("encryption_key is for a disk tier; give disk a size, or leave the key out")
+    return Encrypted(spec, load_key(key), codec)
 
 
 def _disk_tier(

@@ -680,11 +680,17 @@ GROUPS: tuple[Group, ...] = (
         tests=("tests/test_store_formats.py", "tests/formats/test_encryption.py"),
         mutants=(
             Mutant("namespace if codec is None else in_format(namespace, codec.name)", "namespace", "formats mix"),
+            Mutant("return Encrypted(spec, load_key(key), codec)", "return codec", "no encryption"),
             Mutant(
-                "codec = Encrypted(spec, load_key(encryption_key), codec)", "load_key(encryption_key)", "no encryption"
+                'if not disk_bytes:\n        raise ConfigError("encryption_key',
+                'if False:\n        raise ConfigError("encryption_key',
+                "a key for no disk is taken silently",
             ),
-            Mutant('        if not sizes["disk"]:\n', "        if False:\n", "a key for no disk is taken silently"),
-            Mutant("if not disk_bytes:", "if False:", "a format for no disk is taken silently"),
+            Mutant(
+                'if not disk_bytes:\n        raise ConfigError(f"disk_format',
+                'if False:\n        raise ConfigError(f"disk_format',
+                "a format for no disk is taken silently",
+            ),
         ),
     ),
     Group(
