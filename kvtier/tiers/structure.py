@@ -9,7 +9,7 @@ columns:
                -> tree of free pages            no page twice, none both free and in use
 
 A large value is one range of pages, however long: its content is not looked at. A slab is such a value,
-so the time depends on the number of blocks and not on their size: about a second for a million.
+so the time depends on the number of blocks and not on their size.
 
 Checked is what keeps a reader and a writer safe, for the files that kvtier makes: plain keys and values,
 4 KiB pages, the format of LMDB 0.9. ``python -m lmdb verify`` is the thorough audit by LMDB's own binding,
