@@ -1611,7 +1611,12 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/tiers/disk.py",
-        tests=("tests/tiers/test_volume.py", "tests/test_mending.py", "tests/tiers/test_disk.py"),
+        tests=(
+            "tests/tiers/test_volume.py",
+            "tests/test_mending.py",
+            "tests/tiers/test_disk.py",
+            "tests/test_sharing.py::test_what_another_process_puts_is_seen_and_read",
+        ),
         mutants=(
             Mutant("self._broken = problem\n", "pass\n", "a removed file is never opened anew"),
             Mutant(

@@ -6,6 +6,7 @@ errors  spec  hashing  format  listing  metrics  config  answers    facts and fo
    formats                                           a block in fewer bytes, or encrypted, and back
    placement      tiers                              decide | move: neither sees the other
        core  leases  neighbours  streaming  transfer  reader  writer  store
+       sim                                        the decisions over a trace, and no tier
    opening  integrations  testing  doctor  __init__  edges
    oracle                                            asks the edges
    commands  cli  __main__                           the command line
@@ -28,7 +29,7 @@ LAYERS = [
     {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers"},
     {"policy", "index", "resting", "books", "room", "intake", "health", "formats", "rates", "ground", "reuse"},
     {"placement", "tiers"},
-    {"core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "store"},
+    {"core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "store", "sim"},
     {"opening", "integrations", "testing", "doctor", "__init__"},
     {"oracle"},
     {"commands", "cli", "__main__"},
@@ -41,12 +42,16 @@ STRANGERS = [
     {"integrations", "doctor"},
     {"testing", "doctor"},
     {"opening", "doctor"},
+    *(
+        {"sim", other}
+        for other in ("tiers", "core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "store")
+    ),
     {"formats", "policy"},
     {"formats", "index"},
     {"formats", "room"},
 ]
 
-PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "policy.base", "policy.lru"]
+PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "policy.base", "policy.lru", "sim"]
 PURE += ["index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
 JUDGEMENT = ["policy", "index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
 NO_CLOCK_NO_FILES = {"asyncio", "io", "os", "pathlib", "random", "socket", "tempfile", "threading", "time"}

@@ -12,6 +12,7 @@ foyer and libCacheSim agree on.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from kvtier.hashing import BlockHash
@@ -29,7 +30,10 @@ class EvictionPolicy(Protocol):
         ...
 
     def touch(self, keys: Sequence[BlockHash]) -> None:
-        """Count one use of each name; names that are not held are passed over."""
+        """Count one use of each name of a prompt, in prefix order.
+
+        Names that are not held are no uses; a policy may remember that they were asked for.
+        """
         ...
 
     def remove(self, keys: Sequence[BlockHash]) -> None:
@@ -48,4 +52,39 @@ class EvictionPolicy(Protocol):
 
     def __len__(self) -> int:
         """Names held."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a policy may know of its surroundings when it is made. Most use the capacity at most."""
+
+    capacity_blocks: int
+    """Blocks its tier may hold."""
+
+    depth: Callable[[BlockHash], int] = lambda _: 0
+    """Blocks before a held or arriving block in its prompt."""
+
+    num_children: Callable[[BlockHash], int] = lambda _: 0
+    """Held or arriving blocks that come right after a held one."""
+
+    clock: Callable[[], float] | None = None
+    """Seconds since some moment: real ones in a store, the trace's in a replay."""
+
+    recompute_s: Callable[[int], float] = lambda depth: 1.0 + depth / 1000
+    """Seconds to prefill one block at a depth, everything before it being cached. Only ratios matter."""
+
+    next_use: Callable[[BlockHash], int] | None = None
+    """Number of the request that will use a block next, a replay's alone; beyond the last request if none will."""
+
+
+class Admission(Protocol):
+    """What is worth writing to one tier. Not thread safe: the caller holds the placement's lock."""
+
+    def touch(self, keys: Sequence[BlockHash]) -> None:
+        """A prompt with these blocks has arrived; some may not be held. In prefix order."""
+        ...
+
+    def admit(self, keys: Sequence[BlockHash]) -> int:
+        """Length of the leading run of ``keys``, none of which the tier holds, that is worth writing to it."""
         ...

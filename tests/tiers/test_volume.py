@@ -178,8 +178,13 @@ def test_a_file_that_cannot_grow_has_the_room_that_it_has(path, monkeypatch, clo
 
         clock.s += growth.NO_GROWTH_S
         assert (tier._volume.room_blocks, tier.hindrance) == (64, None)
+        assert tier.news().room_blocks == 64, "told although nothing was written"
         put(tier, *range(5))
         assert held(tier) == [0, 1, 2, 3, 4]
+
+
+def test_of_a_tier_just_opened_there_is_no_news(tier):
+    assert tier.news() is None
 
 
 def test_a_file_that_has_space_and_does_not_grow_is_tried_ever_more_rarely(tier, monkeypatch, clock):
