@@ -1659,10 +1659,20 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/tiers/environment.py",
-        tests=("tests/tiers/test_environment.py", "tests/tiers/test_disk.py", "tests/test_sharing.py"),
+        tests=(
+            "tests/tiers/test_environment.py",
+            "tests/tiers/test_disk.py",
+            "tests/test_sharing.py::test_another_size_is_refused_while_the_directory_is_open_and_taken_afterwards",
+            "tests/test_sharing.py::test_without_its_lock_file_a_directory_in_use_is_not_joined",
+            "tests/test_sharing.py::test_a_reader_in_another_process_keeps_what_it_reads_from_being_written_over",
+        ),
         mutants=(
             Mutant("            self._prove_sound()\n", "            pass\n", "a damaged file ends the process"),
-            Mutant("self.directory.renew_lock_file(_LOCK_BYTES)", "pass", "garbage in the reader table is believed"),
+            Mutant(
+                "self.directory.renew_lock_file(_LOCK_BYTES)",
+                "pass",
+                "a full disk ends the process through the reader table",
+            ),
             Mutant("            self.directory.check_joinable()", "            pass", "two lock files, two writers"),
             Mutant("or not about.is_in(self.directory.marker()):", ":", "another's environment is set aside"),
             Mutant("if written is None:\n", "if False:\n", "somebody's file is set aside"),
