@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kvtier.hashing import BlockHash, Label
 from kvtier.index import Node, PrefixIndex
-from kvtier.policy.base import EvictionPolicy
+from kvtier.policy.base import Admission, EvictionPolicy
 
 
 class Move(NamedTuple):
@@ -40,6 +40,9 @@ class TierRules:
     takes: bool = True
     """The tier can be written to at present. One that cannot is no place for a victim."""
 
+    admission: Admission | None = None
+    """What is worth writing to the tier; everything if None."""
+
 
 class Strangers:
     """Blocks that another process brought to a tier and whose parent is not held here.
@@ -51,6 +54,9 @@ class Strangers:
     def __init__(self, num_tiers: int) -> None:
         self._labels: list[dict[BlockHash, Label]] = [{} for _ in range(num_tiers)]
         self._children: dict[BlockHash, dict[tuple[int, BlockHash], None]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._children)
 
     def of(self, tier: int) -> Mapping[BlockHash, Label]:
         """The strangers of one tier, oldest first."""
@@ -108,8 +114,10 @@ class Books:
     def begin(self, node: Node, *tiers: int) -> None:
         """A move that changes what these tiers hold of a block is ordered."""
         node.moves += 1
+        changing = self.in_flight.get(node.key, 0)
         for tier in tiers:
-            self.in_flight[node.key] = self.in_flight.get(node.key, 0) | 1 << tier
+            changing |= 1 << tier
+        self.in_flight[node.key] = changing
 
     def end(self, node: Node) -> None:
         """A move of a block has ended."""

@@ -171,21 +171,21 @@ class PrefixIndex:
         """The leading run of ``keys`` that some tier can serve. Changes nothing."""
         tiers: list[int] = []
         stopped_by = None
-        resting = self.resting
+        resting, readable, get = self.resting, self.readable, self.nodes.get
         for key in keys:
-            node = self.nodes.get(key)
-            if node is None and resting is not None and resting.find(key) >= 0:
+            node = get(key)
+            if node is not None and not node.dead:
+                held = node.tiers
+            elif node is None and resting is not None and resting.find(key) >= 0:
                 held = 1 << resting.tier
-            elif node is None or node.dead:
+            else:
                 stopped_by = "not_held"
                 break
-            else:
-                held = node.tiers
-            there = held & self.readable
+            there = held & readable
             if not there:
                 stopped_by = "unavailable" if held else "in_flight"
                 break
-            tiers.append((there & -there).bit_length() - 1)
+            tiers.append(0 if there & 1 else (there & -there).bit_length() - 1)
         return Match(keys[: len(tiers)], tiers, stopped_by)
 
     def add(self, key: BlockHash, label: Label) -> Node:

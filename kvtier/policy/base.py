@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from kvtier.hashing import BlockHash
 
@@ -52,6 +52,28 @@ class EvictionPolicy(Protocol):
 
     def __len__(self) -> int:
         """Names held."""
+        ...
+
+
+@runtime_checkable
+class Arranging(Protocol):
+    """A policy whose order depends on the order in which the blocks of one prompt came."""
+
+    def arrange(self, keys: Sequence[BlockHash]) -> None:
+        """Make a prompt's tail older than its head, in prefix order.
+
+        Some of the names were touched and then the others inserted, which left the tail younger. It is
+        no use, and nothing else changes; names that are not held are passed over.
+        """
+        ...
+
+
+@runtime_checkable
+class Expiring(Protocol):
+    """A policy that also says when a block's time is over."""
+
+    def lapsed(self) -> Sequence[BlockHash]:
+        """Names held whose time is over by now, oldest first. They stay held until removed."""
         ...
 
 

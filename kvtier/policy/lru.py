@@ -39,11 +39,16 @@ class LRU:
 
     def touch(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.touch``."""
+        order, is_old = self._order, bool(self._passed) or self._shelf is not None
         for key in reversed(keys):
-            if key in self._order:
-                self._order.move_to_end(key)
-            elif self._take_old(key):
-                self._order[key] = None
+            if key in order:
+                order.move_to_end(key)
+            elif is_old and self._take_old(key):
+                order[key] = None
+
+    def arrange(self, keys: Sequence[BlockHash]) -> None:
+        """See ``Arranging.arrange``. To order by last use is to count one."""
+        self.touch(keys)
 
     def remove(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.remove``."""
