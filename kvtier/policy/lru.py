@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator, Sequence
 
 from kvtier.hashing import BlockHash
 from kvtier.listing import Remaining, Roll
+from kvtier.policy.sweeping import sweep
 
 
 class LRU:
@@ -60,14 +61,14 @@ class LRU:
 
     def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``."""
-        yield from _sweep(self._passed, evictable)
+        yield from sweep(self._passed, evictable)
         while self._shelf is not None and (key := self._shelf.pop()) is not None:
             if evictable(key):
                 yield key
             else:
                 self._passed[key] = None
         self._shelf = None
-        yield from _sweep(self._order, evictable)
+        yield from sweep(self._order, evictable)
 
     def __len__(self) -> int:
         return len(self._passed) + (len(self._shelf) if self._shelf is not None else 0) + len(self._order)
@@ -109,19 +110,3 @@ class _Shelf:
             return False
         self._left.remove(row)
         return True
-
-
-def _sweep(order: OrderedDict[BlockHash, None], evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
-    """Yield what may leave, the front first; what was refused goes back to its place."""
-    refused: list[BlockHash] = []
-    try:
-        while order:
-            key, _ = order.popitem(last=False)
-            if evictable(key):
-                yield key
-            else:
-                refused.append(key)
-    finally:
-        for key in reversed(refused):
-            order[key] = None
-            order.move_to_end(key, last=False)

@@ -1,0 +1,81 @@
+"""SIEVE: a FIFO queue, one bit per block, and a hand that walks from old to new.
+
+    oldest  | passed by the hand |  ahead of it  | newest
+              a  b  c               ^d  e  f
+
+A use sets the bit and moves nothing. The hand clears bits until it meets a block whose bit is
+clear already; that block leaves, and the hand stays there for the next time. Survivors keep
+their place, unlike in CLOCK, and new blocks enter far from the hand. The queue is kept in two
+halves, so that the hand is the front of the second and needs no links.
+
+Source: Zhang et al., "SIEVE is Simpler than LRU", NSDI 2024, Algorithm 1. Differs from it in that
+a batch is applied tail first and that ``evictable`` can veto a victim: the hand passes it,
+and its bit stays clear.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Sequence
+
+from kvtier.hashing import BlockHash
+
+
+class Sieve:
+    """Oldest first among those not used since the hand passed them."""
+
+    def __init__(self) -> None:
+        self._used: dict[BlockHash, bool] = {}
+        """The bit of each name held."""
+        self._passed: OrderedDict[BlockHash, None] = OrderedDict()
+        self._ahead: OrderedDict[BlockHash, None] = OrderedDict()
+        """Its front is where the hand is; empty only if nothing is held."""
+
+    def insert(self, keys: Sequence[BlockHash]) -> None:
+        """See ``EvictionPolicy.insert``."""
+        for key in reversed(keys):
+            self._used[key] = False
+            self._ahead[key] = None
+
+    def touch(self, keys: Sequence[BlockHash]) -> None:
+        """See ``EvictionPolicy.touch``."""
+        used = self._used
+        for key in keys:
+            if key in used:
+                used[key] = True
+
+    def remove(self, keys: Sequence[BlockHash]) -> None:
+        """See ``EvictionPolicy.remove``."""
+        for key in keys:
+            if self._used.pop(key, None) is None:
+                continue
+            if key in self._passed:
+                del self._passed[key]
+            else:
+                del self._ahead[key]
+                self._turn()
+
+    def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+        """See ``EvictionPolicy.evict``. The next sweep starts where this one ends."""
+        used, refused = self._used, set[BlockHash]()
+        while len(refused) < len(used):
+            key, _ = self._ahead.popitem(last=False)
+            leaves = not used[key] and key not in refused and evictable(key)
+            if leaves:
+                del used[key]
+            else:
+                if not used[key]:
+                    refused.add(key)
+                used[key] = False
+                self._passed[key] = None
+            self._turn()
+            if leaves:
+                yield key
+
+    def __len__(self) -> int:
+        return len(self._used)
+
+    def _turn(self) -> None:
+        """Behind the newest name the hand goes back to the oldest."""
+        if not self._ahead:
+            self._passed, self._ahead = self._ahead, self._passed
