@@ -87,15 +87,16 @@ class Books:
 
     Args:
         tiers: Fastest first.
+        index: Of the placement, empty.
     """
 
-    def __init__(self, tiers: Sequence[TierRules]) -> None:
+    def __init__(self, tiers: Sequence[TierRules], index: PrefixIndex) -> None:
         self.rules = list(tiers)
         self.used = [0] * len(self.rules)
         """Places taken, by tier: blocks held, arriving and leaving, and strangers."""
         self.in_flight: dict[BlockHash, int] = {}
         """Of blocks with moves in flight: bit t is set while a move brings the block to tier t or takes it away."""
-        self.index = PrefixIndex()
+        self.index = index
         self.strangers = Strangers(len(self.rules))
 
     def parent_alive(self, label: Label) -> bool:

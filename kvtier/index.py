@@ -82,6 +82,12 @@ class Node:
         return list(self._children or ())
 
     @property
+    def num_children(self) -> int:
+        """Blocks that come after this one."""
+        several = self._children
+        return self.asleep + (len(several) if isinstance(several, dict) else several is not None)
+
+    @property
     def is_leaf(self) -> bool:
         """No block comes after this one."""
         return not self._children and not self.asleep

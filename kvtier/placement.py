@@ -30,7 +30,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from kvtier.books import Books, Move, TierRules
 from kvtier.hashing import BlockHash, Chain, Label
-from kvtier.index import Lease, Match, Node
+from kvtier.index import Lease, Match, Node, PrefixIndex
 from kvtier.intake import Intake
 from kvtier.listing import Listing
 from kvtier.policy.base import Arranging, Expiring
@@ -40,10 +40,15 @@ __all__ = ["Move", "Placement", "TierRules"]
 
 
 class Placement:
-    """Decides over an ordered list of tiers, fastest first. Not thread safe."""
+    """Decides over an ordered list of tiers, fastest first. Not thread safe.
 
-    def __init__(self, tiers: Sequence[TierRules]) -> None:
-        self._books = Books(tiers)
+    Args:
+        tiers: Fastest first.
+        index: An empty one that the tiers' policies look into; one of its own if None.
+    """
+
+    def __init__(self, tiers: Sequence[TierRules], index: PrefixIndex | None = None) -> None:
+        self._books = Books(tiers, PrefixIndex() if index is None else index)
         self._intake = Intake(self._books)
         self.index = self._books.index
         self._rules = self._books.rules
