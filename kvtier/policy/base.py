@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from kvtier.hashing import BlockHash
 
@@ -52,6 +52,19 @@ class EvictionPolicy(Protocol):
 
     def __len__(self) -> int:
         """Names held."""
+        ...
+
+
+@runtime_checkable
+class Expiring(Protocol):
+    """A policy whose names also go by time, not only when room is needed."""
+
+    def lapsed(self) -> list[BlockHash]:
+        """Held names whose time is over by the clock, oldest first.
+
+        The call removes none of them, and names those that are still held the next time again. Amortised
+        O(1) for each name held plus what it returns.
+        """
         ...
 
 
