@@ -70,10 +70,14 @@ class Arranging(Protocol):
 
 @runtime_checkable
 class Expiring(Protocol):
-    """A policy that also says when a block's time is over."""
+    """A policy whose names also go by time, not only when room is needed."""
 
-    def lapsed(self) -> Sequence[BlockHash]:
-        """Names held whose time is over by now, oldest first. They stay held until removed."""
+    def lapsed(self) -> list[BlockHash]:
+        """Held names whose time is over by the clock, oldest first.
+
+        The call removes none of them, and names those that are still held the next time again. Amortised
+        O(1) for each name held plus what it returns.
+        """
         ...
 
 

@@ -6,11 +6,14 @@ from collections.abc import Callable
 
 from kvtier.errors import ConfigError
 from kvtier.policy.base import EvictionPolicy, Setting
+from kvtier.policy.belady import belady
 from kvtier.policy.fifo import FIFO
+from kvtier.policy.gdsf import gdsf
 from kvtier.policy.lfu import LFU
 from kvtier.policy.lru import LRU
 from kvtier.policy.s3fifo import S3FIFO
 from kvtier.policy.sieve import Sieve
+from kvtier.policy.ttl import ttl
 
 POLICIES: dict[str, Callable[[Setting], EvictionPolicy]] = {
     "fifo": lambda _: FIFO(),
@@ -18,6 +21,9 @@ POLICIES: dict[str, Callable[[Setting], EvictionPolicy]] = {
     "lfu": lambda _: LFU(),
     "sieve": lambda _: Sieve(),
     "s3fifo": lambda setting: S3FIFO(setting.capacity_blocks),
+    "gdsf": gdsf,
+    "ttl": ttl,
+    "belady": belady,
 }
 """How to make each policy, in the order in which tables and plots show them."""
 
