@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kvtier.hashing import BlockHash, Label
 from kvtier.index import Node, PrefixIndex
-from kvtier.policy.base import Admission, EvictionPolicy
+from kvtier.policy.base import Admission, Arranging, EvictionPolicy
 
 
 class Move(NamedTuple):
@@ -92,6 +92,7 @@ class Books:
 
     def __init__(self, tiers: Sequence[TierRules], index: PrefixIndex) -> None:
         self.rules = list(tiers)
+        self.arranging = [rules.policy if isinstance(rules.policy, Arranging) else None for rules in tiers]
         self.used = [0] * len(self.rules)
         """Places taken, by tier: blocks held, arriving and leaving, and strangers."""
         self.in_flight: dict[BlockHash, int] = {}
@@ -110,7 +111,18 @@ class Books:
         self.begin(node, tier)
         if not node.tiers:
             self.index.detach(node)
+        elif node.fastest > tier:
+            self._come_down(node)
         return Move(node.key, tier, None)
+
+    def _come_down(self, node: Node) -> None:
+        """A block falls back on a copy further down, which is then as young as one that sinks there now.
+
+        Else it would come to leave long before those of its descendants that do sink, and be asked about in vain.
+        """
+        policy = self.arranging[node.fastest]
+        if policy is not None:
+            policy.arrange([node.key])
 
     def begin(self, node: Node, *tiers: int) -> None:
         """A move that changes what these tiers hold of a block is ordered."""

@@ -33,7 +33,7 @@ from kvtier.hashing import BlockHash, Chain, Label
 from kvtier.index import Lease, Match, Node, PrefixIndex
 from kvtier.intake import Intake
 from kvtier.listing import Listing
-from kvtier.policy.base import Arranging, Expiring
+from kvtier.policy.base import Expiring
 from kvtier.room import Sweep
 
 __all__ = ["Move", "Placement", "TierRules"]
@@ -53,7 +53,6 @@ class Placement:
         self.index = self._books.index
         self._rules = self._books.rules
         self._used = self._books.used
-        self._arranging = [rules.policy for rules in tiers if isinstance(rules.policy, Arranging)]
         self._expiring = [(i, rules.policy) for i, rules in enumerate(tiers) if isinstance(rules.policy, Expiring)]
 
     @property
@@ -90,8 +89,9 @@ class Placement:
 
     def arrange(self, keys: Sequence[BlockHash]) -> None:
         """The blocks of a prompt, used and stored one after the other, age as one: the tail is older than the head."""
-        for policy in self._arranging:
-            policy.arrange(keys)
+        for policy in self._books.arranging:
+            if policy is not None:
+                policy.arrange(keys)
 
     # Plans
 

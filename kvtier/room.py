@@ -81,7 +81,7 @@ class Sweep:
 
         It sinks, where there is another tier below that it is worth a place in.
         """
-        if node.tiers & ~(1 << tier) or self._would_sink(node.key, tier):
+        if self._lies_near(node, tier) or self._would_sink(node.key, tier) or node.tiers & ~(1 << tier):
             self._books.rules[tier].policy.remove([node.key])
             self._send_off(node, tier)
             return []
@@ -99,12 +99,16 @@ class Sweep:
         node = self._books.index[key]
         if node.leases or node.moves or (key in protected and not self._may_sink):
             return False
-        if node.tiers & ~(1 << tier) or self._would_sink(key, tier):
+        if self._lies_near(node, tier) or self._would_sink(key, tier) or node.tiers & ~(1 << tier):
             return True
         return node.is_leaf and key not in protected
 
     def _lies_elsewhere(self, tier: int, protected: set[BlockHash], key: BlockHash) -> bool:
         return bool(self._books.index[key].tiers & ~(1 << tier)) and self._may_leave(tier, protected, key)
+
+    def _lies_near(self, node: Node, tier: int) -> bool:
+        """Whether a block of a tier lies in a faster one too, or in the next: its copy here is worth little."""
+        return bool(node.tiers & (4 << tier) - 1 & ~(1 << tier))
 
     def _would_sink(self, key: BlockHash, tier: int) -> bool:
         """Whether a block is worth a place below, and there is one; it is then set aside."""
@@ -123,8 +127,8 @@ class Sweep:
         return self._spare[below] > 0
 
     def _send_off(self, node: Node, tier: int) -> None:
-        """Order a block out of a tier: dropped if another has it, or if it was found not to sink."""
-        if node.tiers & ~(1 << tier) or not self._sinks[tier]:
+        """Order a block out of a tier: dropped if its copy here is worth little, or if it was found not to sink."""
+        if self._lies_near(node, tier) or not self._sinks[tier]:
             self._drops[tier].append(self._books.drop(node, tier))
             return
         self._spare[tier + 1] -= 1

@@ -1,7 +1,8 @@
 """What is replayed: tiers, who leaves them, and when blocks are written down.
 
-    device=10000            host=40 GiB:sieve            disk=1 TiB:lru:ttl=1d:admit=second_touch
-    name  capacity in blocks    in bytes, policy             time to live, what is worth writing
+As text a tier is ``NAME=CAPACITY[:POLICY][:ttl=TIME][:refresh=no][:admit=NAME]``:
+
+    device=10000        host=40 GiB:sieve        disk=1 TiB:lru:ttl=1d:admit=second_touch
 """
 
 from __future__ import annotations
