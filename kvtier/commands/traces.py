@@ -9,6 +9,7 @@ import sys
 from kvtier.commands.sizes import at_least_one
 from kvtier.sim.agentic import SESSION_INTERVAL_S
 from kvtier.sim.naming import trace_from
+from kvtier.sim.plain import BYTES_PER_TOKEN
 from kvtier.sim.reading import FORMATS, FileTrace, Limited
 from kvtier.sim.trace import Trace
 
@@ -39,6 +40,13 @@ def add_trace_arguments(parser: argparse.ArgumentParser, *, several: bool = Fals
         action="store_true",
         help="agentic: tools and system prompt are common to all sessions (default: to none)",
     )
+    reading.add_argument(
+        "--bytes-per-token",
+        type=float,
+        default=BYTES_PER_TOKEN,
+        metavar="N",
+        help="texts: bytes of UTF-8 that count as a token (default: %(default)g)",
+    )
     reading.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N requests")
 
 
@@ -56,6 +64,7 @@ def trace_of(args: argparse.Namespace, argument: str | None = None) -> Trace:
         block_tokens=args.block_tokens,
         session_interval_s=args.session_interval,
         shared_prefix=args.shared_prefix,
+        bytes_per_token=args.bytes_per_token,
         limit=args.limit,
     )
 

@@ -11,6 +11,7 @@ import math
 
 from kvtier.errors import ConfigError
 from kvtier.sim.agentic import SESSION_INTERVAL_S
+from kvtier.sim.plain import BYTES_PER_TOKEN
 from kvtier.sim.reading import Limited, open_trace
 from kvtier.sim.trace import Trace
 from kvtier.sim.workloads import workload
@@ -26,17 +27,19 @@ def trace_from(
     block_tokens: int | None = None,
     session_interval_s: float = SESSION_INTERVAL_S,
     shared_prefix: bool = False,
+    bytes_per_token: float = BYTES_PER_TOKEN,
     limit: int | None = None,
 ) -> Trace:
     """The trace that a command line or a script names.
 
     Args:
         argument: See the module. A file whose name begins with ``synthetic:`` is ``./synthetic:...``.
-        format: See ``open_trace``, as the next four; of a synthetic trace only ``block_tokens`` is heeded.
+        format: See ``open_trace``, as the next five; of a synthetic trace only ``block_tokens`` is heeded.
         strict: See ``open_trace``.
         block_tokens: See ``open_trace``.
         session_interval_s: See ``open_trace``.
         shared_prefix: See ``open_trace``.
+        bytes_per_token: See ``open_trace``.
         limit: Only that many requests, the first.
 
     Raises:
@@ -54,6 +57,7 @@ def trace_from(
             block_tokens=block_tokens,
             session_interval_s=session_interval_s,
             shared_prefix=shared_prefix,
+            bytes_per_token=bytes_per_token,
         )
     return trace if limit is None else Limited(trace, limit)
 
