@@ -8,6 +8,7 @@ import sys
 
 from kvtier.commands.sizes import at_least_one
 from kvtier.sim.agentic import SESSION_INTERVAL_S
+from kvtier.sim.lines import Skipped
 from kvtier.sim.naming import trace_from
 from kvtier.sim.plain import BYTES_PER_TOKEN
 from kvtier.sim.reading import FORMATS, FileTrace, Limited
@@ -69,14 +70,20 @@ def trace_of(args: argparse.Namespace, argument: str | None = None) -> Trace:
     )
 
 
+def skipped_of(trace: Trace) -> Skipped | None:
+    """What the latest reading passed over; None for a trace that is not read from a file."""
+    source = trace.trace if isinstance(trace, Limited) else trace
+    return source.skipped if isinstance(source, FileTrace) else None
+
+
 def warn_of_skipped(trace: Trace) -> None:
     """Name on standard error the malformed lines that the latest reading passed over."""
-    source = trace.trace if isinstance(trace, Limited) else trace
-    if isinstance(source, FileTrace) and source.skipped.count:
-        skipped = source.skipped
-        shown = "".join(f"\n  {message}" for message in skipped.messages)
-        more = "\n  ..." if skipped.count > len(skipped.messages) else ""
-        print(f"kvtier: {source.path}: {skipped.count:,} malformed lines passed over{shown}{more}", file=sys.stderr)
+    skipped = skipped_of(trace)
+    if skipped is None or not skipped.count:
+        return
+    more = ["..."] if skipped.count > len(skipped.messages) else []
+    said = [f"kvtier: {skipped.path}: {skipped.count:,} malformed lines passed over", *skipped.messages, *more]
+    print("\n  ".join(said), file=sys.stderr)
 
 
 def _seconds(text: str) -> float:

@@ -5,8 +5,8 @@
 ``timestamp`` counts milliseconds since the trace began. ``hash_ids[i]`` names block i together with all
 before it. There is one for every ``block_tokens`` tokens begun, so the last may stand for fewer; a file that
 names whole blocks only is read as well. Ids are numbered anew in order of first appearance, which leaves the
-published files as they are and lets others use any whole numbers, such as 64-bit hashes. Fields that the published
-files lack are passed over, but for ``conversation``, the number of a session.
+published files as they are and lets others use any whole numbers, such as 64-bit hashes. Two fields are heeded that
+the published files lack, ``conversation``, the number of a session, and ``block_tokens``; others are passed over.
 
 Source: Qin et al., "Mooncake: Trading More Storage for Less Computation", FAST 2025, and its published traces.
 """
@@ -43,9 +43,13 @@ def matches(record: Mapping[str, Any]) -> bool:
     return "hash_ids" in record
 
 
-def block_tokens_of(_: Mapping[str, Any]) -> int:
-    """Tokens in a block: the records do not say."""
-    return BLOCK_TOKENS
+def block_tokens_of(record: Mapping[str, Any]) -> int:
+    """Tokens in a block: as published, where a record does not say.
+
+    Raises:
+        MalformedError: It says nonsense.
+    """
+    return BLOCK_TOKENS if record.get("block_tokens") is None else max(whole(record, "block_tokens"), 1)
 
 
 def read(source: Iterable[Line], block_tokens: int, skipped: Skipped) -> Iterator[Request]:
@@ -124,6 +128,8 @@ def write(trace: Trace, file: IO[str]) -> int:
             "output_length": request.output_tokens,
             "hash_ids": request.blocks,
         }
+        if trace.block_tokens != BLOCK_TOKENS:
+            record["block_tokens"] = trace.block_tokens
         if request.conversation is not None:
             record["conversation"] = request.conversation
         file.write(json.dumps(record) + "\n")

@@ -123,7 +123,7 @@ def open_trace(
         path=path,
         name=path.name.removesuffix(".gz").rsplit(".", 1)[0],
         format=name,
-        block_tokens=block_tokens or FORMATS[name].block_tokens(record),
+        block_tokens=block_tokens or _block_tokens(path, FORMATS[name], record),
         read=reads[name],
         skipped=Skipped(path=path, strict=strict),
     )
@@ -138,6 +138,13 @@ def _refuse_special(path: Path) -> None:
         raise TraceError(f"{str(path)!r} cannot be the name of a file: {exc}") from exc
     if not stat.S_ISREG(mode):
         raise TraceError(f"{path}: is not a regular file, and a trace is read more than once; save it to one")
+
+
+def _block_tokens(path: Path, its: Format, record: Mapping[str, Any]) -> int:
+    try:
+        return its.block_tokens(record)
+    except MalformedError as exc:
+        raise TraceError(f"{path}: the first record does not say how many tokens a block has: {exc}") from exc
 
 
 def _recognised(path: Path, wanted: str | None) -> tuple[str, Mapping[str, Any]]:
