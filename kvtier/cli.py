@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "import": "kvtier.commands.import_",
     "inspect": "kvtier.commands.inspect",
     "oracle": "kvtier.commands.oracle",
+    "trace": "kvtier.commands.trace",
 }
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from kvtier.sim.lines import (
     MalformedError,
     Skipped,
     entries,
-    json_object,
+    records,
     seconds,
     whole,
 )
@@ -320,7 +321,7 @@ def read(
     numbers = _Numbers()
     of_sessions, of_agents = (_Prefixes(numbers) if shared_prefix else None for _ in range(2))
     merge = _Merge()
-    sessions = _sessions(source, block_tokens, skipped)
+    sessions = records(source, skipped, partial(_session, block_tokens=block_tokens))
     for conversation in count():
         upcoming = next(sessions, None)
         start_s = math.inf if upcoming is None else conversation * session_interval_s
@@ -337,11 +338,3 @@ def read(
         where = f"{skipped.path}: line {line}"
         ids = _Ids(numbers)
         merge.advance(_Cursor(agent, start_s, common=of_sessions, ids=ids, conversation=conversation, where=where))
-
-
-def _sessions(source: Iterable[Line], block_tokens: int, skipped: Skipped) -> Iterator[tuple[int, _Agent]]:
-    for line in source:
-        try:
-            yield line.number, _session(json_object(line.text), block_tokens)
-        except MalformedError as exc:
-            skipped.add(line.number, exc)

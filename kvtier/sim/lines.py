@@ -12,10 +12,10 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple, TypeVar, cast
 
 from kvtier.errors import TraceError
 
@@ -28,18 +28,20 @@ MAX_PROMPT_BLOCKS = 2**22
 
 MAX_SECONDS = 1e12
 
+Parsed = TypeVar("Parsed")
+
 _GZIP = b"\x1f\x8b"
 _KEPT_MESSAGES = 5
 
 
 class Line(NamedTuple):
-    """One line that is not blank."""
+    """One line of a file."""
 
     number: int
     """From 1 on."""
 
-    text: str | None
-    """Without its end; None if it is not UTF-8."""
+    data: bytes
+    """With its end."""
 
 
 class MalformedError(ValueError):
@@ -76,7 +78,7 @@ class Skipped:
 
 
 def lines(path: Path) -> Iterator[Line]:
-    """Go through a file's lines; blank ones are passed over.
+    """Go through a file's lines.
 
     Raises:
         TraceError: The file cannot be opened or read, its gzip is damaged or truncated, or a line is too long.
@@ -90,8 +92,7 @@ def lines(path: Path) -> Iterator[Line]:
                     raise TraceError(f"{path}: line {number} is longer than {MAX_LINE_BYTES >> 20} MiB")
                 if number == 1:
                     data = data.removeprefix(b"\xef\xbb\xbf")
-                if data := data.strip():
-                    yield Line(number, _text(data))
+                yield Line(number, data)
     except EOFError as exc:
         raise TraceError(f"{path}: the gzip file is truncated: it ends after line {number}; copy it again") from exc
     except (gzip.BadGzipFile, zlib.error) as exc:
@@ -108,26 +109,40 @@ def _unpacked(raw: IO[bytes]) -> IO[bytes]:
     return raw
 
 
-def _text(data: bytes) -> str | None:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return None
+def records(
+    source: Iterable[Line], skipped: Skipped, parse: Callable[[Mapping[str, Any]], Parsed]
+) -> Iterator[tuple[int, Parsed]]:
+    """The records of a file with one JSON object a line, and the numbers of their lines.
+
+    Args:
+        source: The file's lines; blank ones are passed over.
+        skipped: Takes up the others that ``parse`` gives nothing for.
+        parse: Makes something of an object, or raises ``MalformedError``.
+    """
+    for line in source:
+        if line.data.isspace():
+            continue
+        try:
+            parsed = parse(json_object(line.data))
+        except MalformedError as exc:
+            skipped.add(line.number, exc)
+            continue
+        yield line.number, parsed
 
 
 # Values in a record
 
 
-def json_object(text: str | None) -> Mapping[str, Any]:
+def json_object(data: bytes) -> Mapping[str, Any]:
     """The JSON object that is a line.
 
     Raises:
         MalformedError: It is none.
     """
-    if text is None:
-        raise MalformedError("not UTF-8")
     try:
-        value = json.loads(text)
+        value = json.loads(data.decode())
+    except UnicodeDecodeError as exc:
+        raise MalformedError("not UTF-8") from exc
     except (ValueError, RecursionError) as exc:
         raise MalformedError(f"not JSON: {str(exc).partition(': line ')[0]}") from exc
     if not isinstance(value, dict):
@@ -157,6 +172,15 @@ def seconds(record: Mapping[str, Any], name: str, per_second: int = 1) -> float:
     if type(value) not in {int, float} or not 0 <= value <= MAX_SECONDS * per_second:  # which no NaN is
         raise MalformedError(f"{name!r} must be a time of at least 0, got {_shown(value)}")
     return float(value / per_second)
+
+
+def number_of_session(record: Mapping[str, Any]) -> int | None:
+    """The chat or agent session that a record says it is of, if it does.
+
+    Raises:
+        MalformedError: It is no whole number.
+    """
+    return None if record.get("conversation") is None else whole(record, "conversation", 2**63 - 1)
 
 
 def entries(record: Mapping[str, Any], name: str) -> list[Any]:

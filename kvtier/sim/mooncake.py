@@ -5,7 +5,8 @@
 ``timestamp`` counts milliseconds since the trace began. ``hash_ids[i]`` names block i together with all
 before it. There is one for every ``block_tokens`` tokens begun, so the last may stand for fewer; a file that
 names whole blocks only is read as well. Ids are numbered anew in order of first appearance, which leaves the
-published files as they are and lets others use any whole numbers, such as 64-bit hashes.
+published files as they are and lets others use any whole numbers, such as 64-bit hashes. Two fields are heeded that
+the published files lack, ``conversation``, the number of a session, and ``block_tokens``; others are passed over.
 
 Source: Qin et al., "Mooncake: Trading More Storage for Less Computation", FAST 2025, and its published traces.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import IO, Any
 
 from kvtier.errors import TraceError
@@ -23,7 +25,8 @@ from kvtier.sim.lines import (
     MalformedError,
     Skipped,
     entries,
-    json_object,
+    number_of_session,
+    records,
     seconds,
     whole,
 )
@@ -40,9 +43,13 @@ def matches(record: Mapping[str, Any]) -> bool:
     return "hash_ids" in record
 
 
-def block_tokens_of(_: Mapping[str, Any]) -> int:
-    """Tokens in a block: the records do not say."""
-    return BLOCK_TOKENS
+def block_tokens_of(record: Mapping[str, Any]) -> int:
+    """Tokens in a block: as published, where a record does not say.
+
+    Raises:
+        MalformedError: It says nonsense.
+    """
+    return BLOCK_TOKENS if record.get("block_tokens") is None else max(whole(record, "block_tokens"), 1)
 
 
 def read(source: Iterable[Line], block_tokens: int, skipped: Skipped) -> Iterator[Request]:
@@ -53,13 +60,8 @@ def read(source: Iterable[Line], block_tokens: int, skipped: Skipped) -> Iterato
     """
     forest = Forest()
     now_s = 0.0
-    for line in source:
-        try:
-            request = _request(json_object(line.text), block_tokens)
-        except MalformedError as exc:
-            skipped.add(line.number, exc)
-            continue
-        where = f"{skipped.path}: line {line.number}"
+    for number, request in records(source, skipped, partial(_request, block_tokens=block_tokens)):
+        where = f"{skipped.path}: line {number}"
         if request.time_s < now_s:
             raise TraceError(f"{where}: time runs backwards, from {now_s:g} s to {request.time_s:g} s; sort the file")
         now_s = request.time_s
@@ -75,7 +77,8 @@ def _request(record: Mapping[str, Any], block_tokens: int) -> Request:
         raise MalformedError(f"'hash_ids' must be whole numbers from 0 to {_MAX_ID}")
     if len(ids) not in {tokens // block_tokens, -(-tokens // block_tokens)}:
         raise MalformedError(f"{len(ids)} ids do not fit {tokens} tokens in blocks of {block_tokens}")
-    return Request(seconds(record, "timestamp", 1000), ids, tokens, whole(record, "output_length"))
+    time_s = seconds(record, "timestamp", 1000)
+    return Request(time_s, ids, tokens, whole(record, "output_length"), number_of_session(record))
 
 
 class Forest:
@@ -119,12 +122,16 @@ def write(trace: Trace, file: IO[str]) -> int:
     """
     count = 0
     for request in trace:
-        record = {
+        record: dict[str, Any] = {
             "timestamp": round(request.time_s * 1000),
             "input_length": request.input_tokens,
             "output_length": request.output_tokens,
             "hash_ids": request.blocks,
         }
+        if trace.block_tokens != BLOCK_TOKENS:
+            record["block_tokens"] = trace.block_tokens
+        if request.conversation is not None:
+            record["conversation"] = request.conversation
         file.write(json.dumps(record) + "\n")
         count += 1
     return count

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kvtier.errors import ConfigError, TraceError
-from kvtier.sim import agentic, mooncake
+from kvtier.sim import agentic, mooncake, plain
 from kvtier.sim.lines import Line, MalformedError, Skipped, json_object, lines
 from kvtier.sim.trace import Request, Trace
 
@@ -41,6 +42,8 @@ class Format(NamedTuple):
 FORMATS: dict[str, Format] = {
     "mooncake": Format("timestamp, input_length, output_length, hash_ids", mooncake.matches, mooncake.block_tokens_of),
     "agentic": Format("block_size and requests with keep and add", agentic.matches, agentic.block_tokens_of),
+    "jsonl": Format("tokens or text; time, output, conversation", plain.matches, plain.block_tokens_of),
+    "csv": Format("a head with tokens or text; time, output, conversation", plain.is_head, plain.block_tokens_of),
 }
 
 
@@ -79,6 +82,7 @@ def open_trace(
     block_tokens: int | None = None,
     session_interval_s: float = agentic.SESSION_INTERVAL_S,
     shared_prefix: bool = False,
+    bytes_per_token: float = plain.BYTES_PER_TOKEN,
 ) -> FileTrace:
     """A trace file, plain or gzip, to be gone through.
 
@@ -89,6 +93,7 @@ def open_trace(
         block_tokens: Tokens in a block; None takes what the format says.
         session_interval_s: See ``agentic.read``.
         shared_prefix: See ``agentic.read``.
+        bytes_per_token: See ``plain``; for texts.
 
     Returns:
         The trace. Its ``skipped`` tells after a reading which lines were malformed.
@@ -104,17 +109,21 @@ def open_trace(
         raise ConfigError(f"block_tokens must be at least 1, got {block_tokens}")
     if not (math.isfinite(session_interval_s) and session_interval_s >= 0):
         raise ConfigError(f"session_interval_s must be at least 0, got {session_interval_s}")
+    if not 1 / 16 <= bytes_per_token <= 2**16:  # which no NaN is
+        raise ConfigError(f"bytes_per_token must be from 1/16 to 65536, got {bytes_per_token}")
     _refuse_special(path)
     name, record = _recognised(path, format)
     reads: dict[str, Read] = {
         "mooncake": mooncake.read,
         "agentic": partial(agentic.read, session_interval_s=session_interval_s, shared_prefix=shared_prefix),
+        "jsonl": partial(plain.read_jsonl, bytes_per_token=bytes_per_token),
+        "csv": partial(plain.read_csv, bytes_per_token=bytes_per_token),
     }
     return FileTrace(
         path=path,
         name=path.name.removesuffix(".gz").rsplit(".", 1)[0],
         format=name,
-        block_tokens=block_tokens or FORMATS[name].block_tokens(record),
+        block_tokens=block_tokens or _block_tokens(path, FORMATS[name], record),
         read=reads[name],
         skipped=Skipped(path=path, strict=strict),
     )
@@ -131,15 +140,19 @@ def _refuse_special(path: Path) -> None:
         raise TraceError(f"{path}: is not a regular file, and a trace is read more than once; save it to one")
 
 
+def _block_tokens(path: Path, its: Format, record: Mapping[str, Any]) -> int:
+    try:
+        return its.block_tokens(record)
+    except MalformedError as exc:
+        raise TraceError(f"{path}: the first record does not say how many tokens a block has: {exc}") from exc
+
+
 def _recognised(path: Path, wanted: str | None) -> tuple[str, Mapping[str, Any]]:
     """The format of a file, and the first record that shows it."""
     looked_at = 0
-    for line in islice(lines(path), _LOOKED_AT):
+    for line in islice((line for line in lines(path) if not line.data.isspace()), _LOOKED_AT):
         looked_at += 1
-        try:
-            record = json_object(line.text)
-        except MalformedError:
-            continue
+        record = _record(line.data, header=looked_at == 1)
         for name, each in FORMATS.items():
             if wanted in {None, name} and each.matches(record):
                 return name, record
@@ -147,6 +160,13 @@ def _recognised(path: Path, wanted: str | None) -> tuple[str, Mapping[str, Any]]
         raise TraceError(f"{path}: the trace is empty")
     shapes = "; ".join(f"{name}: {each.about}" for name, each in FORMATS.items() if wanted in {None, name})
     raise TraceError(f"{path}: no record of a known format in its first {looked_at} lines ({shapes})")
+
+
+def _record(data: bytes, *, header: bool) -> Mapping[str, Any]:
+    """A line as an object; a table's head has its names alone, and what is neither has nothing."""
+    with suppress(MalformedError):
+        return json_object(data)
+    return plain.head(data) if header else {}
 
 
 class Limited:
