@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvtier.errors import ConfigError
+from kvtier.policy.arc import ARC
 from kvtier.policy.base import EvictionPolicy, Setting
 from kvtier.policy.fifo import FIFO
 from kvtier.policy.lfu import LFU
 from kvtier.policy.lru import LRU
 from kvtier.policy.s3fifo import S3FIFO
 from kvtier.policy.sieve import Sieve
+from kvtier.policy.wtinylfu import WTinyLFU
 
 POLICIES: dict[str, Callable[[Setting], EvictionPolicy]] = {
     "fifo": lambda _: FIFO(),
@@ -18,6 +20,8 @@ POLICIES: dict[str, Callable[[Setting], EvictionPolicy]] = {
     "lfu": lambda _: LFU(),
     "sieve": lambda _: Sieve(),
     "s3fifo": lambda setting: S3FIFO(setting.capacity_blocks),
+    "arc": lambda setting: ARC(setting.capacity_blocks),
+    "wtinylfu": lambda setting: WTinyLFU(setting.capacity_blocks),
 }
 """How to make each policy, in the order in which tables and plots show them."""
 
