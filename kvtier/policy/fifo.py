@@ -10,14 +10,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 
 from kvtier.hashing import BlockHash
-from kvtier.policy.sweeping import sweep
+from kvtier.policy.sweeping import Queue, sweep
 
 
 class FIFO:
     """First in, first out."""
 
     def __init__(self) -> None:
-        self._order: OrderedDict[BlockHash, None] = OrderedDict()
+        self._order: Queue = OrderedDict()
         """Oldest first."""
 
     def insert(self, keys: Sequence[BlockHash]) -> None:

@@ -17,7 +17,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Generator, Sequence
 
 from kvtier.hashing import BlockHash
-from kvtier.policy.sweeping import sweep
+from kvtier.policy.sweeping import Queue, sweep
 
 
 class LFU:
@@ -26,7 +26,7 @@ class LFU:
     def __init__(self) -> None:
         self._uses: dict[BlockHash, int] = {}
         """Of each name held; its insertion is the first."""
-        self._buckets: defaultdict[int, OrderedDict[BlockHash, None]] = defaultdict(OrderedDict)
+        self._buckets: defaultdict[int, Queue] = defaultdict(OrderedDict)
         """Names by number of uses; of the first two one may be empty, of the others none."""
 
     def insert(self, keys: Sequence[BlockHash]) -> None:

@@ -18,17 +18,17 @@ from collections.abc import Callable, Generator, Sequence
 
 from kvtier.hashing import BlockHash
 from kvtier.listing import Remaining, Roll
-from kvtier.policy.sweeping import sweep
+from kvtier.policy.sweeping import Queue, sweep
 
 
 class LRU:
     """Least recently used, oldest at the front."""
 
     def __init__(self) -> None:
-        self._passed: OrderedDict[BlockHash, None] = OrderedDict()
+        self._passed: Queue = OrderedDict()
         """Names that stood on the shelf, were refused and are older than what is left of it."""
         self._shelf: _Shelf | None = None
-        self._order: OrderedDict[BlockHash, None] = OrderedDict()
+        self._order: Queue = OrderedDict()
 
     def insert(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.insert``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvtier.errors import ConfigError
+from kvtier.policy.arc import ARC
 from kvtier.policy.base import EvictionPolicy, Setting
 from kvtier.policy.belady import belady
 from kvtier.policy.fifo import FIFO
@@ -14,6 +15,7 @@ from kvtier.policy.lru import LRU
 from kvtier.policy.s3fifo import S3FIFO
 from kvtier.policy.sieve import Sieve
 from kvtier.policy.ttl import ttl
+from kvtier.policy.wtinylfu import WTinyLFU
 
 POLICIES: dict[str, Callable[[Setting], EvictionPolicy]] = {
     "fifo": lambda _: FIFO(),
@@ -21,6 +23,8 @@ POLICIES: dict[str, Callable[[Setting], EvictionPolicy]] = {
     "lfu": lambda _: LFU(),
     "sieve": lambda _: Sieve(),
     "s3fifo": lambda setting: S3FIFO(setting.capacity_blocks),
+    "arc": lambda setting: ARC(setting.capacity_blocks),
+    "wtinylfu": lambda setting: WTinyLFU(setting.capacity_blocks),
     "gdsf": gdsf,
     "ttl": ttl,
     "belady": belady,

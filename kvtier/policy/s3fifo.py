@@ -24,12 +24,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 
 from kvtier.hashing import BlockHash
+from kvtier.policy.sweeping import Queue, put_back
 
 _MOST_USES = 3
 _USES_TO_STAY = 2
 """A block on trial must be used this often to get into the main queue."""
 
-_Queue = OrderedDict[BlockHash, None]
+_Refused = list[tuple[BlockHash, Queue]]
 
 
 class S3FIFO:
@@ -45,18 +46,18 @@ class S3FIFO:
         self._ghost_blocks = capacity_blocks * 9 // 10
         self._uses: dict[BlockHash, int] = {}
         """Of each name held, since it came into its queue; three at most."""
-        self._small: _Queue = OrderedDict()
-        self._main: _Queue = OrderedDict()
-        self._ghost: _Queue = OrderedDict()
+        self._small: Queue = OrderedDict()
+        self._main: Queue = OrderedDict()
+        self._ghost: Queue = OrderedDict()
         """Names that left the small queue, oldest first."""
-        self._returning: _Queue = OrderedDict()
+        self._returning: Queue = OrderedDict()
         """Names of the ghost that were asked for again and are not held yet."""
         self._has_evicted = False
 
     def insert(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.insert``."""
         uses, small, main, returning = self._uses, self._small, self._main, self._returning
-        overflows = not self._has_evicted
+        ghost, overflows = self._ghost, not self._has_evicted
         for key in reversed(keys):
             uses[key] = 0
             if key in returning:
@@ -66,6 +67,7 @@ class S3FIFO:
                 main[key] = None
             else:
                 small[key] = None
+                ghost.pop(key, None)
 
     def touch(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.touch``. Names of the ghost are remembered until they are inserted."""
@@ -90,7 +92,7 @@ class S3FIFO:
 
     def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``."""
-        refused_small, refused_main = list[BlockHash](), list[BlockHash]()
+        refused_small, refused_main = _Refused(), _Refused()
         try:
             while self._small or self._main:
                 main_is_full = len(self._main) + len(refused_main) > self._main_blocks
@@ -103,13 +105,14 @@ class S3FIFO:
                     del self._uses[victim]
                     yield victim
         finally:
-            _put_back(refused_small, self._small)
-            _put_back(refused_main, self._main)
+            put_back(refused_small + refused_main)
 
     def __len__(self) -> int:
         return len(self._uses)
 
-    def _leave_small(self, evictable: Callable[[BlockHash], bool], refused: list[BlockHash]) -> BlockHash | None:
+    def _leave_small(
+        self, evictable: Callable[[BlockHash], bool], refused: list[tuple[BlockHash, Queue]]
+    ) -> BlockHash | None:
         """Take out the oldest on trial that has failed; None if there is none that may leave."""
         uses, small, main, ghost = self._uses, self._small, self._main, self._ghost
         while small:
@@ -123,10 +126,12 @@ class S3FIFO:
                     ghost.popitem(last=False)
                 return key
             else:
-                refused.append(key)
+                refused.append((key, small))
         return None
 
-    def _leave_main(self, evictable: Callable[[BlockHash], bool], refused: list[BlockHash]) -> BlockHash | None:
+    def _leave_main(
+        self, evictable: Callable[[BlockHash], bool], refused: list[tuple[BlockHash, Queue]]
+    ) -> BlockHash | None:
         """Take out the oldest that was not used since its last turn; None if there is none that may leave."""
         uses, main = self._uses, self._main
         while main:
@@ -137,11 +142,5 @@ class S3FIFO:
             elif evictable(key):
                 return key
             else:
-                refused.append(key)
+                refused.append((key, main))
         return None
-
-
-def _put_back(refused: list[BlockHash], queue: _Queue) -> None:
-    for key in reversed(refused):
-        queue[key] = None
-        queue.move_to_end(key, last=False)

@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 
 from kvtier.hashing import BlockHash
+from kvtier.policy.sweeping import Queue
 
 
 class Sieve:
@@ -27,8 +28,8 @@ class Sieve:
     def __init__(self) -> None:
         self._used: dict[BlockHash, bool] = {}
         """The bit of each name held."""
-        self._passed: OrderedDict[BlockHash, None] = OrderedDict()
-        self._ahead: OrderedDict[BlockHash, None] = OrderedDict()
+        self._passed: Queue = OrderedDict()
+        self._ahead: Queue = OrderedDict()
         """Its front is where the hand is; empty only if nothing is held."""
 
     def insert(self, keys: Sequence[BlockHash]) -> None:
@@ -53,22 +54,27 @@ class Sieve:
                 del self._passed[key]
             else:
                 del self._ahead[key]
-                self._turn()
+                if not self._ahead:
+                    self._turn()
 
     def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``. The next sweep starts where this one ends."""
         used, refused = self._used, set[BlockHash]()
         while len(refused) < len(used):
             key, _ = self._ahead.popitem(last=False)
-            leaves = not used[key] and key not in refused and evictable(key)
+            leaves = False
+            if used[key]:
+                used[key] = False
+            elif key not in refused:
+                leaves = evictable(key)
+                if not leaves:
+                    refused.add(key)
             if leaves:
                 del used[key]
             else:
-                if not used[key]:
-                    refused.add(key)
-                used[key] = False
                 self._passed[key] = None
-            self._turn()
+            if not self._ahead:
+                self._turn()
             if leaves:
                 yield key
 
@@ -77,5 +83,4 @@ class Sieve:
 
     def _turn(self) -> None:
         """Behind the newest name the hand goes back to the oldest."""
-        if not self._ahead:
-            self._passed, self._ahead = self._ahead, self._passed
+        self._passed, self._ahead = self._ahead, self._passed
