@@ -4,8 +4,8 @@
     at least          weights / (GPUs x HBM bandwidth)
     disk speed      = drives x speed of one, at most the link
 
-Nothing of it was measured, so every speed is marked as assumed; the share of the peak (MFU) carries
-the band, because it is the one number nobody publishes.
+Nothing of it was measured: speeds are what a maker gives, and the share of the peak that prefill
+reaches (MFU) is assumed. It carries the band, because it is the one number nobody publishes.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def load_prices(path: Path | None = None) -> Mapping[str, ListPrice]:
     """
     entries = load_tables("prices.toml", path, {"price": _PRICE})["price"]
     return {
-        name: cast("ListPrice", build(ListPrice, name, fields, ("provider",), "price"))
+        name.lower(): cast("ListPrice", build(ListPrice, name.lower(), fields, ("provider",), "price"))
         for name, fields in entries.items()
     }
 
