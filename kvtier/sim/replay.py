@@ -193,6 +193,4 @@ def _requests(trace: Trace, settings: Settings) -> Iterable[Request]:
     """A trace's requests, or its references one by one."""
     if settings.whole_requests:
         return trace
-    return (
-        request._replace(blocks=[block], input_tokens=1) for request in trace for block in request.blocks
-    )
+    return (request._replace(blocks=[block], input_tokens=1) for request in trace for block in request.blocks)

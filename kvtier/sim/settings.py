@@ -8,11 +8,11 @@ As text a tier is ``NAME=CAPACITY[:POLICY][:ttl=TIME][:refresh=no][:admit=NAME]`
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kvtier.config import parse_size
+from kvtier.config import parse_duration, parse_size
 from kvtier.errors import ConfigError
 
 Write = Literal["on_eviction", "on_insertion"]
@@ -20,8 +20,6 @@ Copies = Literal["disk", "inclusive", "exclusive"]
 
 TIER_NAMES = ("device", "host", "disk", "remote")
 """From the fastest to the slowest; what a profile has figures for."""
-
-_UNITS_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,22 +80,6 @@ class Settings:
         return self.copies == "inclusive" or (self.copies == "disk" and tier.name in {"disk", "remote"})
 
 
-def parse_duration(text: str) -> float:
-    """Seconds from ``"300"``, ``"5m"``, ``"1h"``, ``"1.5 d"``.
-
-    Raises:
-        ConfigError: Not a duration.
-
-    Example:
-        >>> parse_duration("90"), parse_duration("5min"), parse_duration("1.5 h")
-        (90.0, 300.0, 5400.0)
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text)
-    if found is None or (found[2] or "s") not in _UNITS_S:
-        raise ConfigError(f"{text!r} is not a duration; write seconds or a text like '90s', '5min', '1h', '1d'")
-    return float(found[1]) * _UNITS_S[found[2] or "s"]
-
-
 def parse_capacity(text: str, block_bytes: int | None) -> int:
     """Blocks from a whole number of them, or from a size in bytes.
 
@@ -145,11 +127,6 @@ def parse_tier(text: str, block_bytes: int | None = None) -> TierSettings:
         ttl_s=parse_duration(options["ttl"]) if "ttl" in options else None,
         refresh=_yes(text, options.get("refresh", "yes")),
     )
-
-
-def tier_options(words: Mapping[str, str]) -> str:
-    """The part of a tier's text that follows its capacity, from options given for all tiers."""
-    return "".join(f":{word}" if key == "policy" else f":{key}={word}" for key, word in words.items())
 
 
 def _yes(text: str, word: str) -> bool:
