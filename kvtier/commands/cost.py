@@ -8,14 +8,11 @@ from pathlib import Path
 
 from kvtier.commands.durations import duration_s, durations_s, human_s
 from kvtier.commands.output import add_json, say, table, write_json
+from kvtier.commands.profiles import add_profile_arguments, profile_of
 from kvtier.commands.sizes import at_least_one
-from kvtier.econ.derive import DEFAULT_MEDIA, derive_profile
 from kvtier.econ.hardware import TIER_NAMES
 from kvtier.econ.ledger import Hold, Ledger, Row, make_ledger
-from kvtier.econ.machine import machine_name, versions
-from kvtier.econ.models import load_config, load_model
 from kvtier.econ.prices import ListPrice, find_prices, load_prices
-from kvtier.econ.profile import Profile
 from kvtier.errors import ConfigError
 
 HELP = "say what a cached token costs beside a computed one, per tier, and for how long to keep it"
@@ -23,12 +20,7 @@ HELP = "say what a cached token costs beside a computed one, per tier, and for h
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See ``kvtier.cli``."""
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", metavar="NAME", help="a model that comes with kvtier, such as llama-3.1-8b")
-    what.add_argument("--config", type=Path, metavar="FILE", help="a model's config.json")
-    what.add_argument("--profile", type=Path, metavar="FILE", help="a profile as kvtier calibrate measured it")
-    parser.add_argument("--any-machine", action="store_true", help="take a profile of another machine or version")
-    _add_machine(parser)
+    add_profile_arguments(parser, required=True)
     parser.add_argument("--tier", action="append", choices=TIER_NAMES, help="only this one; may be repeated")
     parser.add_argument(
         "--prompt-tokens", type=_counts, default=[8192, 65536], metavar="N,...", help="default: 8192,65536"
@@ -44,18 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    """What a machine that no profile describes is made of."""
-    parser.add_argument("--hardware", metavar="NAME", help="an accelerator, such as h100 (the default)")
-    parser.add_argument("--gpus", type=at_least_one, metavar="N", help="default: as few as hold the weights")
-    parser.add_argument("--drives", type=at_least_one, metavar="N", help="default: one for each GPU")
-    parser.add_argument(
-        "--medium", action="append", metavar="NAME", help=f"one for each tier; default: {', '.join(DEFAULT_MEDIA)}"
-    )
-    parser.add_argument("--kv-dtype", metavar="NAME", help="of the cached numbers; default: bfloat16")
-    parser.add_argument("--hardware-file", type=Path, metavar="FILE", help="TOML with figures of your own")
-
-
 def _counts(text: str) -> list[int]:
     return [at_least_one(part) for part in text.split(",")]
 
@@ -64,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """See ``kvtier.cli``."""
     _check_plot(args.plot)
     ledger = make_ledger(
-        _profile(args),
+        profile_of(args),
         prompt_tokens=args.prompt_tokens,
         reuses=args.reuse,
         holds_s=args.hold,
@@ -84,31 +64,6 @@ def run(args: argparse.Namespace) -> int:
 def _check_plot(target: Path | None) -> None:
     if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
         raise ConfigError(f"--plot: {str(target)!r} is not a file in a directory that exists")
-
-
-def _profile(args: argparse.Namespace) -> Profile:
-    if args.profile is None:
-        model = load_model(args.model) if args.config is None else load_config(args.config)
-        return derive_profile(
-            Profile,
-            args.hardware or "h100",
-            model,
-            media=args.medium or DEFAULT_MEDIA,
-            num_gpus=args.gpus,
-            drives=args.drives,
-            kv_dtype=args.kv_dtype or "bfloat16",
-            hardware_file=args.hardware_file,
-        )
-    given = [
-        name for name in ("hardware", "gpus", "drives", "medium", "kv_dtype", "hardware_file") if getattr(args, name)
-    ]
-    if given:
-        flags = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise ConfigError(f"--profile says what the machine is; {flags} cannot be given with it")
-    profile = Profile.load(args.profile)
-    if not args.any_machine:
-        profile.check_here(machine_name(), versions())
-    return profile
 
 
 def _prices(args: argparse.Namespace) -> list[ListPrice]:

@@ -8,9 +8,9 @@ As text a tier is ``NAME=CAPACITY[:POLICY][:ttl=TIME][:refresh=no][:admit=NAME]`
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from kvtier.config import parse_duration, parse_size
 from kvtier.errors import ConfigError
@@ -101,8 +101,13 @@ def parse_capacity(text: str, block_bytes: int | None) -> int:
     return size // block_bytes
 
 
-def parse_tier(text: str, block_bytes: int | None = None) -> TierSettings:
+def parse_tier(text: str, block_bytes: int | None = None, common: Mapping[str, Any] | None = None) -> TierSettings:
     """A tier from ``NAME=CAPACITY[:POLICY][:ttl=TIME][:refresh=no][:admit=NAME]``.
+
+    Args:
+        text: The tier.
+        block_bytes: See ``parse_capacity``.
+        common: Fields of ``TierSettings`` that hold where the text says nothing.
 
     Raises:
         ConfigError: Not of this form, or a value that cannot be.
@@ -119,14 +124,15 @@ def parse_tier(text: str, block_bytes: int | None = None) -> TierSettings:
     policies = [word for word in words if "=" not in word]
     if len(policies) > 1 or set(options) - {"ttl", "refresh", "admit"}:
         raise ConfigError(f"{text!r}: after the capacity come a policy and ttl=, refresh=, admit=")
-    return TierSettings(
-        name=name.strip(),
-        capacity_blocks=parse_capacity(capacity, block_bytes),
-        policy=policies[0] if policies else "lru",
-        admission=options.get("admit", "all"),
-        ttl_s=parse_duration(options["ttl"]) if "ttl" in options else None,
-        refresh=_yes(text, options.get("refresh", "yes")),
-    )
+    said: dict[str, Any] = {"policy": policies[0]} if policies else {}
+    if "admit" in options:
+        said["admission"] = options["admit"]
+    if "ttl" in options:
+        said["ttl_s"] = parse_duration(options["ttl"])
+    if "refresh" in options:
+        said["refresh"] = _yes(text, options["refresh"])
+    blocks = parse_capacity(capacity, block_bytes)
+    return TierSettings(name=name.strip(), capacity_blocks=blocks, **(dict(common or {}) | said))
 
 
 def _yes(text: str, word: str) -> bool:
