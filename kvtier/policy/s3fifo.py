@@ -22,15 +22,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
+from itertools import islice
 
 from kvtier.hashing import BlockHash
-from kvtier.policy.sweeping import Queue, put_back
+from kvtier.policy.sweeping import Queue, walk
 
 _MOST_USES = 3
 _USES_TO_STAY = 2
 """A block on trial must be used this often to get into the main queue."""
-
-_Refused = list[tuple[BlockHash, Queue]]
 
 
 class S3FIFO:
@@ -92,55 +91,53 @@ class S3FIFO:
 
     def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``."""
-        refused_small, refused_main = _Refused(), _Refused()
-        try:
-            while self._small or self._main:
-                main_is_full = len(self._main) + len(refused_main) > self._main_blocks
-                if self._main and (main_is_full or not self._small):
-                    victim = self._leave_main(evictable, refused_main)
-                else:
-                    victim = self._leave_small(evictable, refused_small)
+        failed, unused = self._sweep_small(evictable), self._sweep_main(evictable)
+        while True:
+            main_is_full = len(self._main) > self._main_blocks
+            for victims in (unused, failed, unused) if main_is_full else (failed, unused):
+                victim = next(victims)
                 if victim is not None:
-                    self._has_evicted = True
-                    del self._uses[victim]
-                    yield victim
-        finally:
-            put_back(refused_small + refused_main)
+                    break
+            else:
+                return
+            self._has_evicted = True
+            del self._uses[victim]
+            yield victim
 
     def __len__(self) -> int:
         return len(self._uses)
 
-    def _leave_small(
-        self, evictable: Callable[[BlockHash], bool], refused: list[tuple[BlockHash, Queue]]
-    ) -> BlockHash | None:
-        """Take out the oldest on trial that has failed; None if there is none that may leave."""
+    def _sweep_small(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash | None]:
+        """Move what has passed its trial and take out what has failed; None whenever there is nothing."""
         uses, small, main, ghost = self._uses, self._small, self._main, self._ghost
-        while small:
-            key, _ = small.popitem(last=False)
-            if uses[key] >= _USES_TO_STAY:
+        for key in walk(small):
+            if key is None:
+                yield None
+            elif uses[key] >= _USES_TO_STAY:
                 uses[key] = 0
+                del small[key]
                 main[key] = None
             elif evictable(key):
+                del small[key]
                 ghost[key] = None
                 if len(ghost) > self._ghost_blocks:
                     ghost.popitem(last=False)
-                return key
-            else:
-                refused.append((key, small))
-        return None
+                yield key
 
-    def _leave_main(
-        self, evictable: Callable[[BlockHash], bool], refused: list[tuple[BlockHash, Queue]]
-    ) -> BlockHash | None:
-        """Take out the oldest that was not used since its last turn; None if there is none that may leave."""
+    def _sweep_main(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash | None]:
+        """Take out what was not used since its last turn; None whenever there is nothing."""
         uses, main = self._uses, self._main
-        while main:
-            key, _ = main.popitem(last=False)
-            if uses[key]:
-                uses[key] -= 1
-                main[key] = None
-            elif evictable(key):
-                return key
-            else:
-                refused.append((key, main))
-        return None
+        num_refused = 0
+        while True:
+            batch = list(islice(main, num_refused, 2 * num_refused + 2))  # as in ``walk``, but names come back
+            for key in batch:
+                if uses[key]:
+                    uses[key] -= 1
+                    main.move_to_end(key)
+                elif evictable(key):
+                    del main[key]
+                    yield key
+                else:
+                    num_refused += 1
+            if not batch:
+                yield None

@@ -11,10 +11,11 @@ more names are remembered than were asked for between two or three halvings.
 Source: Einziger, Friedman and Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", ACM
 Transactions on Storage 2017, with the segmented LRU of its W-TinyLFU. Differs from it in that the
 counts are exact, in a dictionary, for in Python four hashes of a sketch cost more than a look-up,
-and no name is mistaken for another; that there is no doorkeeper; that a batch is applied tail
-first; that room is made before the new blocks come, so that of a prompt larger than the window
-the rest enters probation without a contest; and that ``evictable`` can veto a victim, which keeps
-its place, and the contest goes on with the next.
+and no name is mistaken for another; that there is no doorkeeper; that a tie goes to the block in
+the window, for the blocks of a prompt are asked for equally often and its tail should leave
+first; that a batch is applied tail first; that room is made before the new blocks come, so
+that of a prompt larger than the window the rest enters probation without a contest; and that
+``evictable`` can veto a victim, which keeps its place, and the contest goes on with the next.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 
 from kvtier.hashing import BlockHash
-from kvtier.policy.sweeping import Queue, put_back
+from kvtier.policy.sweeping import Queue, walk
 
 _MOST_USES = 15
 _USES_PER_BLOCK = 10
@@ -82,24 +83,27 @@ class WTinyLFU:
     def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``."""
         window, probation, protected = self._window, self._probation, self._protected
-        uses = self._uses.get
-        refused: list[tuple[BlockHash, Queue]] = []
-        try:
-            while window or probation or protected:
-                main = probation or protected
-                candidate, victim = next(iter(window), None), next(iter(main), None)
-                wins = candidate is None or (victim is not None and uses(candidate, 0) > uses(victim, 0))
-                queue = main if wins else window
-                key, _ = queue.popitem(last=False)
-                if not evictable(key):
-                    refused.append((key, queue))
-                    continue
-                if wins and candidate is not None:
+        uses, newcomers, main = self._uses.get, walk(window), self._walk_main()
+        candidate, victim = next(newcomers), next(main)
+        while True:
+            if victim is not None and (candidate is None or uses(candidate, 0) >= uses(victim, 0)):
+                leaves = evictable(victim)
+                if leaves:
+                    del (probation if victim in probation else protected)[victim]
+                if leaves and candidate is not None:
                     del window[candidate]
                     probation[candidate] = None
+                    candidate = next(newcomers)
+                key, victim = victim, next(main)
+            elif candidate is not None:
+                leaves = evictable(candidate)
+                if leaves:
+                    del window[candidate]
+                key, candidate = candidate, next(newcomers)
+            else:
+                return
+            if leaves:
                 yield key
-        finally:
-            put_back(refused)
 
     def __len__(self) -> int:
         return len(self._window) + len(self._probation) + len(self._protected)
@@ -115,3 +119,10 @@ class WTinyLFU:
         if self._uses_left <= 0:
             self._uses = {key: num >> 1 for key, num in uses.items() if num > 1}
             self._uses_left = self._sample
+
+    def _walk_main(self) -> Generator[BlockHash | None]:
+        """Names on probation, those that come there during a sweep too, and then the protected ones."""
+        on_probation, protected = walk(self._probation), walk(self._protected)
+        while True:
+            key = next(on_probation)
+            yield next(protected) if key is None else key
