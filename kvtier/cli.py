@@ -66,7 +66,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     name = next((word for word in words if not word.startswith("-")), None)
     if name is not None and name not in COMMANDS:
         raise ConfigError(_unknown(name))
-    parser = argparse.ArgumentParser(prog="kvtier", description="Look after the directories of a KV cache, and study what one is worth.")
+    parser = argparse.ArgumentParser(prog="kvtier", description="Look after a KV cache, and study what it is worth.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add(commands, COMMANDS if name is None else [name])
     return parser

@@ -9,8 +9,7 @@ from kvtier.commands.profiles import add_profile_arguments, profile_of
 from kvtier.config import parse_duration
 from kvtier.econ.profile import Profile
 from kvtier.errors import ConfigError
-from kvtier.policy.admission import ADMISSIONS
-from kvtier.policy.registry import POLICIES
+from kvtier.policy.registry import ADMISSIONS, POLICIES
 from kvtier.sim.costs import Bill
 from kvtier.sim.replay import Replay
 from kvtier.sim.settings import Settings, TierSettings, parse_capacity, parse_tier

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """See ``kvtier.cli``."""
-    from kvtier.sim.costs import Meter, block_recompute_s
+    from kvtier.sim.costs import Meter, speeds
     from kvtier.sim.replay import Replay
 
     check_plot(args.plot)
@@ -33,8 +33,7 @@ def run(args: argparse.Namespace) -> int:
     block_bytes = None if profile is None else trace.block_tokens * profile.bytes_per_token
     settings = settings_of(args, block_bytes)
     meter = None if profile is None else Meter(profile, settings, trace.block_tokens)
-    recompute_s = None if profile is None else block_recompute_s(profile, trace.block_tokens)
-    replay = Replay(trace, settings, recompute_s=recompute_s)
+    replay = Replay(trace, settings, **({} if profile is None else speeds(profile, settings, trace.block_tokens)))
     history = History(settings, trace.block_tokens) if args.plot is not None else None
     with counted("requests") as count:
         for served in replay.serve():

@@ -100,6 +100,9 @@ class Setting:
     recompute_s: Callable[[int], float] = lambda depth: 1.0 + depth / 1000
     """Seconds to prefill one block at a depth, everything before it being cached. Only ratios matter."""
 
+    load_s: tuple[float, float] | None = None
+    """Seconds before the first block is loaded from the tier, and for each block; None where it is not known."""
+
     next_use: Callable[[BlockHash], int] | None = None
     """Number of the request that will use a block next, a replay's alone; beyond the last request if none will."""
 

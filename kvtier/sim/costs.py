@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -72,14 +71,18 @@ class Bill:
         }
 
 
-def block_recompute_s(profile: Profile, block_tokens: int) -> Callable[[int], float]:
-    """Seconds to compute one block at a depth as part of a longer prefill; see ``Setting.recompute_s``."""
+def speeds(profile: Profile, settings: Settings, block_tokens: int) -> dict[str, Any]:
+    """What policies and admissions may know of the machine: ``recompute_s`` and ``load_s`` of a ``Replay``."""
 
     @cache
-    def seconds(depth: int) -> float:
+    def recompute_s(depth: int) -> float:
         return profile.prefill_s(0, (depth + 1) * block_tokens) - profile.prefill_s(0, depth * block_tokens)
 
-    return seconds
+    load_s = {}
+    for tier in settings.tiers:
+        one, two = (profile.load_s(tier.name, num * block_tokens) for num in (1, 2))
+        load_s[tier.name] = (max(0.0, 2 * one - two), two - one)
+    return {"recompute_s": recompute_s, "load_s": load_s}
 
 
 class Meter:

@@ -14,7 +14,7 @@ hashed and compared.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import cast
@@ -23,10 +23,9 @@ from kvtier.books import Move
 from kvtier.hashing import BlockHash, Chain, Label
 from kvtier.index import Match, PrefixIndex
 from kvtier.placement import Placement, TierRules
-from kvtier.policy.admission import make_admission
 from kvtier.policy.base import Admission, EvictionPolicy, Setting
 from kvtier.policy.belady import Belady, Foresight
-from kvtier.policy.registry import make_policy
+from kvtier.policy.registry import make_admission, make_policy
 from kvtier.policy.ttl import TTL
 from kvtier.sim.future import Future
 from kvtier.sim.settings import Settings, TierSettings
@@ -61,7 +60,7 @@ class Replay:
         trace: What is asked for.
         settings: By what.
         recompute_s: See ``Setting.recompute_s``.
-        load_s: See ``Setting.load_s``, by tier name.
+        load_s: See ``Setting.load_s``, by the name of a tier.
 
     Raises:
         ConfigError: Unknown policy or admission.
@@ -74,6 +73,7 @@ class Replay:
         settings: Settings,
         *,
         recompute_s: Callable[[int], float] | None = None,
+        load_s: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         self.settings = settings
         self.tally = Tally([TierTally() for _ in settings.tiers])
@@ -82,6 +82,7 @@ class Replay:
         self._index = PrefixIndex()
         self._future = Future(_requests(trace, settings)) if needs_future(settings) else None
         self._recompute_s = recompute_s
+        self._load_s = load_s or {}
         self.placement = Placement([self._rules(tier) for tier in settings.tiers], self._index)
 
     def run(self) -> Tally:
@@ -173,6 +174,7 @@ class Replay:
             depth=lambda key: self._index.nodes[key].depth,
             num_children=lambda key: self._index.nodes[key].num_children,
             clock=self._now.read,
+            load_s=self._load_s.get(tier.name),
             next_use=None if self._future is None else self._future.next_use,
             **({} if self._recompute_s is None else {"recompute_s": self._recompute_s}),
         )
