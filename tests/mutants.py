@@ -135,20 +135,10 @@ GROUPS: tuple[Group, ...] = (
             Mutant("elif self._take_old(key):", "else:", "touching an absent name takes it up"),
             Mutant("self._order.move_to_end(key)\n", "pass\n", "FIFO: a touch counts for nothing"),
             Mutant("self._order:\n                del", "keys:\n                del", "removing an absent name raises"),
-            Mutant("order.popitem(last=False)", "order.popitem()", "most recently used leaves first"),
-            Mutant("for key in reversed(refused):", "for key in refused:", "refused blocks change places"),
-            Mutant("order.move_to_end(key, last=False)", "pass", "a refused block becomes the newest"),
-            Mutant("refused.append(key)", "pass", "a refused block is lost"),
-            Mutant("finally:", "except GeneratorExit:", "a full sweep loses what was refused"),
-            Mutant(
-                "if evictable(key):\n                yield key\n            else:\n                refused",
-                "if evictable(key) or True:\n                yield key\n            else:\n                refused",
-                "nobody is asked",
-            ),
             Mutant("and not len(self):", ":", "a restart's batch forgets what is on the shelf"),
             Mutant("self._passed[key] = None", "self._order[key] = None", "a refused block becomes the newest"),
             Mutant(
-                "yield from _sweep(self._passed, evictable)", "yield from ()", "what was refused once stays for ever"
+                "yield from sweep(self._passed, evictable)", "yield from ()", "what was refused once stays for ever"
             ),
             Mutant("del self._passed[key]", "pass", "a removed block is still ordered"),
             Mutant(
@@ -156,6 +146,265 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("if row in self._left:", "if True:", "a touched block leaves as an old one"),
             Mutant("self._left.remove(row)\n        return True", "return True", "a touched block is there twice"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/sweeping.py",
+        tests=("tests/policy/test_fifo.py", "tests/policy/test_wtinylfu.py", "tests/policy/test_s3fifo.py"),
+        mutants=(
+            Mutant("            if evictable(key):", "            if evictable(key) or True:", "nobody is asked"),
+            Mutant("del queue[key]", "pass", "a victim is still held"),
+            Mutant("num_refused += 1", "pass", "what was refused is asked about again"),
+            Mutant("queue, num_refused, num_refused", "queue, 0, num_refused", "what was refused is asked about again"),
+            Mutant("num_asked += len(batch)", "num_refused += len(batch)", "a long sweep leaves blocks out"),
+            Mutant("if key in queue:", "if True:", "a walk leaves out who comes after one that left"),
+            Mutant("num_left += 1", "pass", "a walk never gets beyond the first that stays"),
+            Mutant("num_given += len(batch)", "num_left += len(batch)", "a walk leaves names out"),
+            Mutant(
+                "if not batch:\n            yield None", "if not batch:\n            return", "nobody may come later"
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/fifo.py",
+        tests=("tests/policy/test_fifo.py",),
+        mutants=(
+            Mutant("for key in reversed(keys):", "for key in keys:", "heads leave before tails"),
+            Mutant("self._order.pop(key, None)", "self._order.pop(key)", "removing an absent name raises"),
+            Mutant("return len(self._order)", "return len(self._order) + 1", "one too many is counted"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/lfu.py",
+        tests=("tests/policy/test_lfu.py",),
+        mutants=(
+            Mutant("for key in reversed(keys):\n            uses", "for key in keys:\n            uses", "heads first"),
+            Mutant("for key in reversed(keys):\n            num", "for key in keys:\n            num", "heads first"),
+            Mutant("uses[key] = 1", "uses[key] = 2", "a new block has been used twice"),
+            Mutant("uses[key] = num + 1", "uses[key] = num", "a use counts for nothing the next time"),
+            Mutant(
+                "if num is None:\n                continue", "num = num or 1", "touching an absent name takes it up"
+            ),
+            Mutant("if num != last:", "if num > last:", "a block used less than the one before it is lost"),
+            Mutant(
+                "self._discard_empty(last)\n                old",
+                "old",
+                "a bucket is kept for every number of uses there was",
+            ),
+            Mutant(
+                "uses[key] = num + 1\n        self._discard_empty(last)", "uses[key] = num + 1", "empty buckets stay"
+            ),
+            Mutant(
+                "del self._buckets[num][key]\n                self._discard", "self._discard", "a removed block leaves"
+            ),
+            Mutant("for num in sorted(self._buckets):", "for num in list(self._buckets):", "the most used leave first"),
+            Mutant("if num > 1:", "if num > 2:", "blocks used twice never leave"),
+            Mutant("yield from self._sweep(1, evictable)", "pass", "blocks used once never leave"),
+            Mutant("del self._uses[key]", "pass", "a victim is still counted"),
+            Mutant(
+                "if not self._buckets[num]:\n            del",
+                "if self._buckets[num]:\n            del",
+                "names are lost",
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/sieve.py",
+        tests=("tests/policy/test_sieve.py",),
+        mutants=(
+            Mutant("for key in reversed(keys):", "for key in keys:", "heads leave before tails"),
+            Mutant("self._used[key] = False", "self._used[key] = True", "a new block counts as used"),
+            Mutant(
+                "if key in used:\n                used", "if True:\n                used", "absent names are taken up"
+            ),
+            Mutant("used[key] = True", "pass", "FIFO: a use counts for nothing"),
+            Mutant(
+                "if self._used.pop(key, None) is None:", "if not self._used.pop(key, None):", "unused ones stay queued"
+            ),
+            Mutant("if key in self._passed:\n                del", "if False:\n                del", "removing raises"),
+            Mutant(
+                "del self._ahead[key]\n                if not self._ahead:",
+                "del self._ahead[key]\n                if False:",
+                "a hand with nothing ahead",
+            ),
+            Mutant(
+                "if used[key]:\n                used[key] = False",
+                "if used[key]:\n                pass",
+                "bits are never cleared",
+            ),
+            Mutant("elif key not in refused:", "else:", "a refused block is asked about again"),
+            Mutant("refused.add(key)", "pass", "a sweep without end"),
+            Mutant("del used[key]", "pass", "a victim is still counted"),
+            Mutant(
+                "else:\n                self._passed[key] = None",
+                "else:\n                self._ahead[key] = None",
+                "CLOCK",
+            ),
+            Mutant(
+                "            if not self._ahead:\n                self._turn()\n            if leaves:",
+                "            if not self._ahead and not leaves:\n                self._turn()\n            if leaves:",
+                "a sweep closed at the newest block leaves nothing ahead of the hand",
+            ),
+            Mutant("popitem(last=False)", "popitem()", "the hand walks from new to old"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/s3fifo.py",
+        tests=("tests/policy/test_s3fifo.py",),
+        mutants=(
+            Mutant("max(1, capacity_blocks // 10)", "capacity_blocks // 10", "no block on trial in a small tier"),
+            Mutant("capacity_blocks - self._small_blocks", "capacity_blocks", "a main queue that is never full"),
+            Mutant("capacity_blocks * 9 // 10", "capacity_blocks", "more names are remembered than said"),
+            Mutant("_MOST_USES = 3", "_MOST_USES = 4", "uses are counted beyond three"),
+            Mutant("_USES_TO_STAY = 2", "_USES_TO_STAY = 1", "one use is enough to stay"),
+            Mutant("for key in reversed(keys):", "for key in keys:", "heads leave before tails"),
+            Mutant("overflows and len(small)", "len(small)", "new blocks pass as proven"),
+            Mutant(
+                "overflows = self._ghost, not self._has_evicted", "overflows = self._ghost, False", "trials before need"
+            ),
+            Mutant(
+                "del returning[key]\n                main",
+                "del returning[key]\n                small",
+                "no second chance",
+            ),
+            Mutant(
+                "if key in returning:\n                del returning[key]",
+                "if key in returning:\n                pass",
+                "kept for ever",
+            ),
+            Mutant("ghost.pop(key, None)", "pass", "a held name is remembered as one that left"),
+            Mutant("if num < _MOST_USES:", "if num < 1:", "uses are counted to one"),
+            Mutant("del ghost[key]\n                returning", "returning", "the ghost keeps who came back"),
+            Mutant("while len(returning) > self._ghost_blocks:", "while False:", "names that never come pile up"),
+            Mutant("self._small if key in self._small else self._main", "self._main", "removing raises"),
+            Mutant("len(self._main) > self._main_blocks", "len(self._main) >= self._main_blocks", "trials come second"),
+            Mutant("(unused, failed, unused)", "(unused, failed)", "who passed its trial in a sweep is left out"),
+            Mutant("else (failed, unused)", "else (failed,)", "the main queue never gives a victim"),
+            Mutant("self._has_evicted = True", "pass", "new blocks pass as proven for ever"),
+            Mutant("del self._uses[victim]", "pass", "a victim is still counted"),
+            Mutant("uses[key] = 0\n                del", "del", "uses on trial count in the main queue"),
+            Mutant(
+                "main[key] = None\n            elif evictable",
+                "pass\n            elif evictable",
+                "who passed its trial is lost",
+            ),
+            Mutant("ghost[key] = None", "pass", "who failed is forgotten"),
+            Mutant("ghost.popitem(last=False)", "ghost.popitem()", "the ghost forgets the newest"),
+            Mutant("uses[key] -= 1", "uses[key] = 0", "three uses are as good as one"),
+            Mutant("main.move_to_end(key)", "num_refused += 1", "a used block keeps its place and is passed over"),
+            Mutant("islice(main, num_refused, 2", "islice(main, 0, 2", "what was refused is asked about again"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/arc.py",
+        tests=("tests/policy/test_arc.py",),
+        mutants=(
+            Mutant(
+                "for key in reversed(keys):\n            if key in ret",
+                "for key in keys:\n            if key in ret",
+                "heads first",
+            ),
+            Mutant(
+                "for key in reversed(keys):\n            if key in again",
+                "for key in keys:\n            if key in again",
+                "heads first",
+            ),
+            Mutant("if key in returning:", "if False:", "who comes back starts anew"),
+            Mutant("del returning[key]", "pass", "a name once asked for again is proven for ever"),
+            Mutant("self._left_once.pop(key, None)", "pass", "a held name is remembered as one that left"),
+            Mutant("renew(key)", "pass", "recency plays no part in the second list"),
+            Mutant(
+                "elif key in once:\n                del once[key]\n                again",
+                "elif key in once:\n                del once[key]\n                once",
+                "LRU",
+            ),
+            Mutant("self._aim(max(len(left_again) / len(left_once), 1))", "self._aim(1)", "a step that is always one"),
+            Mutant(
+                "self._aim(-max(len(left_once) / len(left_again), 1))", "self._aim(-1)", "a step that is always one"
+            ),
+            Mutant("self._aim(-max", "self._aim(max", "the target only grows"),
+            Mutant("del left_once[key]\n", "pass\n", "a name that came back is remembered as one that left"),
+            Mutant("del left_again[key]\n", "pass\n", "a name that came back is remembered as one that left"),
+            Mutant("self._asked_for_left_again = True", "pass", "a tie goes to the second list"),
+            Mutant("self._asked_for_left_again = False\n        for", "for", "a tie goes to the first list for ever"),
+            Mutant(
+                "while len(self._returning) > self._capacity_blocks:", "while False:", "names that never come pile up"
+            ),
+            Mutant(
+                "if key in self._once:\n                del",
+                "if False:\n                del",
+                "a removed block is still held",
+            ),
+            Mutant("self._again.pop(key, None)", "pass", "a removed block is still held"),
+            Mutant("left[victim] = None", "pass", "nobody is remembered"),
+            Mutant(
+                "sweep(self._again, evictable), self._left_again",
+                "sweep(self._again, evictable), self._left_once",
+                "one memory",
+            ),
+            Mutant("else (again, once)", "else (again,)", "a full sweep leaves blocks behind"),
+            Mutant("num > self._target or", "num >= self._target or", "a tie goes to the first list"),
+            Mutant(
+                "min(max(self._target + by, 0), self._capacity_blocks)",
+                "max(self._target + by, 0)",
+                "beyond the capacity",
+            ),
+            Mutant("max(self._target + by, 0)", "(self._target + by)", "a target below nothing"),
+            Mutant(
+                "len(self._once) + len(left_once) > capacity", "len(left_once) > capacity", "the first pair is too long"
+            ),
+            Mutant("> 2 * capacity", "> 3 * capacity", "the four lists are too long"),
+            Mutant("left_once.popitem(last=False)", "left_once.popitem()", "the newest names are forgotten"),
+            Mutant("left_again.popitem(last=False)", "left_again.popitem()", "the newest names are forgotten"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/wtinylfu.py",
+        tests=("tests/policy/test_wtinylfu.py",),
+        mutants=(
+            Mutant("max(1, capacity_blocks // 100)", "capacity_blocks // 100", "a small tier has no window"),
+            Mutant("* 4 // 5", "* 3 // 5", "too few are protected"),
+            Mutant("_MOST_USES = 15", "_MOST_USES = 16", "counts go beyond fifteen"),
+            Mutant("_USES_PER_BLOCK = 10", "_USES_PER_BLOCK = 11", "counts are halved late"),
+            Mutant(
+                "for key in reversed(keys):\n            window", "for key in keys:\n            window", "heads first"
+            ),
+            Mutant(
+                "for key in reversed(keys):\n            if key in prot",
+                "for key in keys:\n            if key in prot",
+                "heads first",
+            ),
+            Mutant("if len(window) > self._window_blocks:", "if False:", "the window is the whole cache"),
+            Mutant("self._count(keys)", "pass", "nothing is counted"),
+            Mutant("renew(key)", "pass", "recency plays no part among the protected"),
+            Mutant("protected[key] = None\n", "probation[key] = None\n", "nobody is protected"),
+            Mutant("if len(protected) > self._protected_blocks:", "if False:", "all are protected"),
+            Mutant("window.move_to_end(key)", "pass", "recency plays no part in the window"),
+            Mutant(
+                "(self._protected, self._probation, self._window)", "(self._protected, self._probation)", "still held"
+            ),
+            Mutant(
+                "uses(candidate, 0) >= uses(victim, 0)", "uses(candidate, 0) > uses(victim, 0)", "heads leave first"
+            ),
+            Mutant("uses(candidate, 0) >= uses(victim, 0)", "True", "a scan drives out what is asked for often"),
+            Mutant("probation if victim in probation else protected", "probation", "a protected victim raises"),
+            Mutant("del window[candidate]\n                    probation", "probation", "a winner is there twice"),
+            Mutant("probation[candidate] = None", "pass", "a winner is lost"),
+            Mutant("if num < _MOST_USES:", "if num < 1:", "counts go to one"),
+            Mutant("self._uses_left -= len(keys)", "self._uses_left -= 1", "counts are halved late"),
+            Mutant("num >> 1 for", "num for", "counts are never halved"),
+            Mutant("if num > 1}", "}", "names that were asked for once are remembered for ever"),
+            Mutant("self._uses_left = self._sample\n", "pass\n", "counts are halved at every request"),
+            Mutant("yield next(protected) if key is None else key", "yield key", "protected blocks never leave"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/registry.py",
+        tests=("tests/policy/test_registry.py",),
+        mutants=(
+            Mutant("if make is None:", "if False:", "an unknown policy is a crash"),
+            Mutant("{', '.join(POLICIES)}", "", "the known policies are not named"),
+            Mutant('"arc": lambda setting: ARC', '"arc": lambda setting: S3FIFO', "ARC is another policy"),
         ),
     ),
     Group(

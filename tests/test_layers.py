@@ -51,7 +51,7 @@ STRANGERS = [
     {"formats", "room"},
 ]
 
-PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "policy.base", "policy.lru", "sim"]
+PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "policy.base", "policy.registry", "sim"]
 PURE += ["index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
 PURE += ["econ.profile"]
 JUDGEMENT = ["policy", "index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
