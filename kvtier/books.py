@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kvtier.hashing import BlockHash, Label
 from kvtier.index import Node, PrefixIndex
-from kvtier.policy.base import Admission, Arranging, EvictionPolicy
+from kvtier.policy.base import Admission, Arranging, EvictionPolicy, Reconsidering
 
 
 class Move(NamedTuple):
@@ -98,6 +98,9 @@ class Books:
         self.in_flight: dict[BlockHash, int] = {}
         """Of blocks with moves in flight: bit t is set while a move brings the block to tier t or takes it away."""
         self.index = index
+        self._only = tiers[0].policy if len(tiers) == 1 else None
+        if isinstance(self._only, Reconsidering):
+            index.on_leaf = self._reconsider
         self.strangers = Strangers(len(self.rules))
 
     def parent_alive(self, label: Label) -> bool:
@@ -114,6 +117,15 @@ class Books:
         elif node.fastest > tier:
             self._come_down(node)
         return Move(node.key, tier, None)
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether a block refused for its children is asked about again as soon as they are gone, and not before."""
+        return self.index.on_leaf is not None
+
+    def _reconsider(self, node: Node) -> None:
+        assert isinstance(self._only, Reconsidering)
+        self._only.reconsider(node.key)
 
     def _come_down(self, node: Node) -> None:
         """A block falls back on a copy further down, which is then as young as one that sinks there now.

@@ -19,7 +19,7 @@ are readable; whoever asks for the node of one, by ``get`` or by ``[]``, makes i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kvtier.hashing import BlockHash, Label
@@ -159,6 +159,8 @@ class PrefixIndex:
         self.leases: set[Lease] = set()
         self.readable = -1
         """Bit t is set while tier t can be read."""
+        self.on_leaf: Callable[[Node], None] | None = None
+        """Told of each block that has become a leaf because another was given up."""
 
     def get(self, key: BlockHash) -> Node | None:
         """A block's node, None if there is none; wakes a block that is asleep."""
@@ -214,9 +216,12 @@ class PrefixIndex:
     def detach(self, node: Node) -> None:
         """Give a node up: a miss from now on, and no longer anybody's child."""
         node.dead = True
-        if node.parent is not None:
-            node.parent.disown(node)
+        parent = node.parent
+        if parent is not None:
+            parent.disown(node)
             node.parent = None
+            if self.on_leaf is not None and parent.is_leaf:
+                self.on_leaf(parent)
         self.sweep_out(node)
 
     def sweep_out(self, node: Node) -> None:

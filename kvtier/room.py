@@ -95,15 +95,17 @@ class Sweep:
             with closing(self._books.rules[tier].policy.evict(partial(may_leave, tier, protected))) as victims:
                 yield from victims
 
-    def _may_leave(self, tier: int, protected: set[BlockHash], key: BlockHash) -> bool:
+    def _may_leave(self, tier: int, protected: set[BlockHash], key: BlockHash) -> bool | None:
         node = self._books.index[key]
         if node.leases or node.moves or (key in protected and not self._may_sink):
             return False
         if self._lies_near(node, tier) or self._would_sink(key, tier) or node.tiers & ~(1 << tier):
             return True
+        if not node.is_leaf and self._books.asks_again:
+            return None
         return node.is_leaf and key not in protected
 
-    def _lies_elsewhere(self, tier: int, protected: set[BlockHash], key: BlockHash) -> bool:
+    def _lies_elsewhere(self, tier: int, protected: set[BlockHash], key: BlockHash) -> bool | None:
         return bool(self._books.index[key].tiers & ~(1 << tier)) and self._may_leave(tier, protected, key)
 
     def _lies_near(self, node: Node, tier: int) -> bool:

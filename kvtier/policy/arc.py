@@ -17,9 +17,10 @@ new blocks have come, not before, which for one block at a time is the same.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 from kvtier.hashing import BlockHash
+from kvtier.policy.base import Evictable
 from kvtier.policy.sweeping import Queue, sweep
 
 
@@ -87,7 +88,7 @@ class ARC:
             else:
                 self._again.pop(key, None)
 
-    def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``."""
         once = (sweep(self._once, evictable), self._left_once)
         again = (sweep(self._again, evictable), self._left_again)

@@ -7,10 +7,11 @@ does: a batch is applied tail first, and ``evictable`` can veto a victim, which 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 from kvtier.hashing import BlockHash
-from kvtier.policy.sweeping import Queue, sweep
+from kvtier.policy.base import Evictable
+from kvtier.policy.sweeping import Aside, Queue, walk
 
 
 class FIFO:
@@ -19,6 +20,7 @@ class FIFO:
     def __init__(self) -> None:
         self._order: Queue = OrderedDict()
         """Oldest first."""
+        self._aside = Aside()
 
     def insert(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.insert``."""
@@ -31,11 +33,35 @@ class FIFO:
     def remove(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.remove``."""
         for key in keys:
-            self._order.pop(key, None)
+            if key in self._order:
+                del self._order[key]
+            else:
+                self._aside.discard(key)
 
-    def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    def reconsider(self, key: BlockHash) -> None:
+        """See ``Reconsidering.reconsider``."""
+        self._aside.free(key)
+
+    def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``."""
-        return sweep(self._order, evictable)
+        aside, order = self._aside, walk(self._order)
+        try:
+            while True:
+                key = aside.pop()
+                was_aside = key is not None
+                if key is None and (key := next(order)) is None:
+                    return
+                leaves = evictable(key)
+                if not was_aside and leaves is not False:
+                    del self._order[key]
+                if leaves:
+                    yield key
+                elif leaves is None:
+                    aside.put(key)
+                elif was_aside:
+                    aside.refuse(key)
+        finally:
+            aside.end()
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._order) + len(self._aside)

@@ -14,9 +14,10 @@ batch is applied tail first and that ``evictable`` can veto a victim, which keep
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 from kvtier.hashing import BlockHash
+from kvtier.policy.base import Evictable
 from kvtier.policy.sweeping import Queue, sweep
 
 
@@ -61,7 +62,7 @@ class LFU:
                 del self._buckets[num][key]
                 self._discard_empty(num)
 
-    def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``. A sweep that goes beyond the names used once also sorts the buckets."""
         yield from self._sweep(1, evictable)
         for num in sorted(self._buckets):
@@ -71,7 +72,7 @@ class LFU:
     def __len__(self) -> int:
         return len(self._uses)
 
-    def _sweep(self, num: int, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    def _sweep(self, num: int, evictable: Evictable) -> Generator[BlockHash]:
         for key in sweep(self._buckets[num], evictable):
             del self._uses[key]
             self._discard_empty(num)

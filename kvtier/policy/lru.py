@@ -14,10 +14,11 @@ victim, which then keeps its place.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 from kvtier.hashing import BlockHash
 from kvtier.listing import Remaining, Roll
+from kvtier.policy.base import Evictable
 from kvtier.policy.sweeping import Queue, sweep
 
 
@@ -59,7 +60,7 @@ class LRU:
             else:
                 self._take_old(key)
 
-    def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``."""
         yield from sweep(self._passed, evictable)
         while self._shelf is not None and (key := self._shelf.pop()) is not None:

@@ -21,11 +21,12 @@ veto a victim, which keeps its place, and that the small queue holds one block a
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from itertools import islice
 
 from kvtier.hashing import BlockHash
-from kvtier.policy.sweeping import Queue, walk
+from kvtier.policy.base import Evictable
+from kvtier.policy.sweeping import Aside, Queue, walk
 
 _MOST_USES = 3
 _USES_TO_STAY = 2
@@ -47,6 +48,7 @@ class S3FIFO:
         """Of each name held, since it came into its queue; three at most."""
         self._small: Queue = OrderedDict()
         self._main: Queue = OrderedDict()
+        self._small_aside, self._main_aside = Aside(), Aside()
         self._ghost: Queue = OrderedDict()
         """Names that left the small queue, oldest first."""
         self._returning: Queue = OrderedDict()
@@ -86,58 +88,95 @@ class S3FIFO:
     def remove(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.remove``."""
         for key in keys:
-            if self._uses.pop(key, None) is not None:
+            if self._uses.pop(key, None) is None:
+                continue
+            if not (self._small_aside.discard(key) or self._main_aside.discard(key)):
                 del (self._small if key in self._small else self._main)[key]
 
-    def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    def reconsider(self, key: BlockHash) -> None:
+        """See ``Reconsidering.reconsider``."""
+        self._small_aside.free(key)
+        self._main_aside.free(key)
+
+    def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``."""
         failed, unused = self._sweep_small(evictable), self._sweep_main(evictable)
-        while True:
-            main_is_full = len(self._main) > self._main_blocks
-            for victims in (unused, failed, unused) if main_is_full else (failed, unused):
-                victim = next(victims)
-                if victim is not None:
-                    break
-            else:
-                return
-            self._has_evicted = True
-            del self._uses[victim]
-            yield victim
+        try:
+            while True:
+                main_is_full = len(self._main) + len(self._main_aside) > self._main_blocks
+                for victims in (unused, failed, unused) if main_is_full else (failed, unused):
+                    victim = next(victims)
+                    if victim is not None:
+                        break
+                else:
+                    return
+                self._has_evicted = True
+                del self._uses[victim]
+                yield victim
+        finally:
+            self._small_aside.end()
+            self._main_aside.end()
 
     def __len__(self) -> int:
         return len(self._uses)
 
-    def _sweep_small(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash | None]:
+    def _sweep_small(self, evictable: Evictable) -> Generator[BlockHash | None]:
         """Move what has passed its trial and take out what has failed; None whenever there is nothing."""
-        uses, small, main, ghost = self._uses, self._small, self._main, self._ghost
-        for key in walk(small):
-            if key is None:
-                yield None
-            elif uses[key] >= _USES_TO_STAY:
-                uses[key] = 0
-                del small[key]
-                main[key] = None
-            elif evictable(key):
-                del small[key]
-                ghost[key] = None
-                if len(ghost) > self._ghost_blocks:
-                    ghost.popitem(last=False)
-                yield key
-
-    def _sweep_main(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash | None]:
-        """Take out what was not used since its last turn; None whenever there is nothing."""
-        uses, main = self._uses, self._main
-        num_refused = 0
+        uses, small, main, aside = self._uses, self._small, self._main, self._small_aside
+        queue = walk(small)
         while True:
-            batch = list(islice(main, num_refused, 2 * num_refused + 2))  # as in ``walk``, but names come back
-            for key in batch:
-                if uses[key]:
-                    uses[key] -= 1
-                    main.move_to_end(key)
-                elif evictable(key):
-                    del main[key]
-                    yield key
-                else:
-                    num_refused += 1
-            if not batch:
+            key = aside.pop()
+            was_aside = key is not None
+            if key is None and (key := next(queue)) is None:
                 yield None
+                continue
+            passed = uses[key] >= _USES_TO_STAY
+            leaves = False if passed else evictable(key)
+            if not was_aside and (passed or leaves is not False):
+                del small[key]
+            if passed:
+                uses[key] = 0
+                main[key] = None
+            elif leaves:
+                self._note_failed(key)
+                yield key
+            elif leaves is None:
+                aside.put(key)
+            elif was_aside:
+                aside.refuse(key)
+
+    def _note_failed(self, key: BlockHash) -> None:
+        self._ghost[key] = None
+        if len(self._ghost) > self._ghost_blocks:
+            self._ghost.popitem(last=False)
+
+    def _sweep_main(self, evictable: Evictable) -> Generator[BlockHash | None]:
+        """Take out what was not used since its last turn; None whenever there is nothing."""
+        uses, main, aside = self._uses, self._main, self._main_aside
+        num_refused, batch = 0, list[BlockHash]()
+        while True:
+            key = aside.pop()
+            was_aside = key is not None
+            if key is None:
+                if not batch:  # as in ``walk``, but names come back
+                    batch = list(islice(main, num_refused, 2 * num_refused + 2))[::-1]
+                if not batch:
+                    yield None
+                    continue
+                key = batch.pop()
+            if uses[key]:
+                uses[key] -= 1
+                main[key] = None
+                main.move_to_end(key)
+                continue
+            leaves = evictable(key)
+            if not was_aside and leaves is not False:
+                del main[key]
+            if leaves:
+                yield key
+            elif leaves is None:
+                aside.put(key)
+            elif was_aside:
+                aside.refuse(key)
+            else:
+                num_refused += 1

@@ -16,10 +16,11 @@ and its bit stays clear.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 from kvtier.hashing import BlockHash
-from kvtier.policy.sweeping import Queue
+from kvtier.policy.base import Evictable
+from kvtier.policy.sweeping import Aside, Queue
 
 
 class Sieve:
@@ -30,7 +31,8 @@ class Sieve:
         """The bit of each name held."""
         self._passed: Queue = OrderedDict()
         self._ahead: Queue = OrderedDict()
-        """Its front is where the hand is; empty only if nothing is held."""
+        """Its front is where the hand is; empty only if the other half is."""
+        self._aside = Aside()
 
     def insert(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.insert``."""
@@ -52,31 +54,45 @@ class Sieve:
                 continue
             if key in self._passed:
                 del self._passed[key]
-            else:
+            elif not self._aside.discard(key):
                 del self._ahead[key]
                 if not self._ahead:
                     self._turn()
 
-    def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    def reconsider(self, key: BlockHash) -> None:
+        """See ``Reconsidering.reconsider``."""
+        self._aside.free(key)
+
+    def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``. The next sweep starts where this one ends."""
-        used, refused = self._used, set[BlockHash]()
-        while len(refused) < len(used):
-            key, _ = self._ahead.popitem(last=False)
-            leaves = False
-            if used[key]:
-                used[key] = False
-            elif key not in refused:
-                leaves = evictable(key)
-                if not leaves:
+        used, aside, refused = self._used, self._aside, set[BlockHash]()
+        try:
+            while True:
+                key = aside.pop()
+                was_aside = key is not None
+                if key is None:
+                    if len(refused) >= len(self._passed) + len(self._ahead):
+                        return
+                    key, _ = self._ahead.popitem(last=False)
+                leaves: bool | None = False
+                if used[key] or key in refused:
+                    used[key] = False
+                    self._passed[key] = None
+                elif leaves := evictable(key):
+                    del used[key]
+                elif leaves is None:
+                    aside.put(key)
+                elif was_aside:
+                    aside.refuse(key)
+                else:
                     refused.add(key)
-            if leaves:
-                del used[key]
-            else:
-                self._passed[key] = None
-            if not self._ahead:
-                self._turn()
-            if leaves:
-                yield key
+                    self._passed[key] = None
+                if not self._ahead:
+                    self._turn()
+                if leaves:
+                    yield key
+        finally:
+            aside.end()
 
     def __len__(self) -> int:
         return len(self._used)

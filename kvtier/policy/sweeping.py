@@ -10,10 +10,11 @@ names are copied out before they are asked about, for a queue cannot be walked a
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from itertools import islice
 
 from kvtier.hashing import BlockHash
+from kvtier.policy.base import Evictable
 
 Queue = OrderedDict[BlockHash, None]
 """Names, the worst in front."""
@@ -38,7 +39,7 @@ def walk(queue: Queue) -> Generator[BlockHash | None]:
             yield None
 
 
-def sweep(queue: Queue, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+def sweep(queue: Queue, evictable: Evictable) -> Generator[BlockHash]:
     """Yield what may leave, the front first, and take it out. Amortised O(1) per name asked about.
 
     A walk to its end, written out: most policies spend most of their time here.
@@ -52,3 +53,52 @@ def sweep(queue: Queue, evictable: Callable[[BlockHash], bool]) -> Generator[Blo
             else:
                 num_refused += 1
         num_asked += len(batch)
+
+
+class Aside:
+    """Names that others must leave before, taken out of their queue, and those of them that need not wait any more.
+
+    These are worse than anything that is still in the queue, since they came to leave before it.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: set[BlockHash] = set()
+        self._free: Queue = OrderedDict()
+        self._refused: list[BlockHash] = []
+        """Those that were free and could not leave all the same, in this sweep."""
+
+    def put(self, key: BlockHash) -> None:
+        """One has to wait."""
+        self._waiting.add(key)
+
+    def free(self, key: BlockHash) -> None:
+        """One need not wait any more, if it did."""
+        if key in self._waiting:
+            self._waiting.remove(key)
+            self._free[key] = None
+
+    def pop(self) -> BlockHash | None:
+        """Take out one that need not wait; None if there is none."""
+        return self._free.popitem(last=False)[0] if self._free else None
+
+    def refuse(self, key: BlockHash) -> None:
+        """One that was taken out cannot leave in this sweep."""
+        self._refused.append(key)
+
+    def end(self) -> None:
+        """The sweep is over."""
+        self._free.update(dict.fromkeys(self._refused))
+        self._refused.clear()
+
+    def discard(self, key: BlockHash) -> bool:
+        """Forget one; False if it is not here."""
+        if key in self._waiting:
+            self._waiting.remove(key)
+        elif key in self._free:
+            del self._free[key]
+        else:
+            return False
+        return True
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._free)

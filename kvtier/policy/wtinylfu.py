@@ -21,9 +21,10 @@ that of a prompt larger than the window the rest enters probation without a cont
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 from kvtier.hashing import BlockHash
+from kvtier.policy.base import Evictable
 from kvtier.policy.sweeping import Queue, walk
 
 _MOST_USES = 15
@@ -80,7 +81,7 @@ class WTinyLFU:
                     del queue[key]
                     break
 
-    def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``."""
         window, probation, protected = self._window, self._probation, self._protected
         uses, newcomers, main = self._uses.get, walk(window), self._walk_main()
