@@ -408,6 +408,131 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/policy/belady.py",
+        tests=("tests/policy/test_belady.py",),
+        mutants=(
+            Mutant(
+                "heapq.heappush(self._latest, -due)", "heapq.heappush(self._latest, due)", "the soonest leaves first"
+            ),
+            Mutant("if self.runs and self._end_depth < depth:", "if False:", "a head leaves before its new tail"),
+            Mutant("self.runs.appendleft(run)", "self.runs.append(run)", "a head leaves before its old tail"),
+            Mutant("self._end_depth = end_depth", "pass", "a head leaves before its tail"),
+            Mutant(
+                "if self._due.get(key) != due or key in refused:", "if key not in self._due:", "asks about one twice"
+            ),
+            Mutant(
+                "self._due.update(dict.fromkeys(run, due))", "[self._due.setdefault(key, due) for key in run]", "stale"
+            ),
+            Mutant("mine := [key for key in run if key in held]", "mine := list(run)", "a touch takes up absent names"),
+            Mutant("refused[key] = due", "pass", "a refused block is lost"),
+            Mutant("reversed(refused.items())", "refused.items()", "refused blocks change places"),
+            Mutant("if self._entries > 2 * len(held) + 1000:", "if False:", "grows with the trace"),
+            Mutant("members.difference_update(kept)", "pass", "what is filed twice is never forgotten"),
+            Mutant("heapq.heapify(self._latest)", "self._latest.reverse()", "the order is lost at a clean-up"),
+            Mutant("if due >= self._never:", "if False:", "what is never used again is written"),
+            Mutant("self._policy.num_later(due, wanted - room)", "wanted", "nothing stays out"),
+            Mutant("-self._latest[0] > due and", "-self._latest[0] >= due and", "one of the same time makes room"),
+            Mutant("found.add(key)", "found.add(object())", "a victim makes room twice"),
+            Mutant(
+                "            heapq.heappush(self._latest, -later)", "            pass", "who was counted never leaves"
+            ),
+            Mutant("min(wanted, max(admitted, room + later))", "min(wanted, room + later)", "fewer than fit"),
+            Mutant("wanted = admitted + len(run)", "wanted = len(run)", "a victim makes room for each part"),
+            Mutant("if self.next_use(keys[-1]) != due:", "if True:", "looks at each part by halves"),
+            Mutant("lo=start + 1, key", "lo=start + 2, key", "two parts are taken for one"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/gdsf.py",
+        tests=("tests/policy/test_gdsf.py",),
+        mutants=(
+            Mutant("best = max(best, cost)", "best = cost", "a new head leaves before its tail"),
+            Mutant("- (depth << _TURN_BITS)", "", "of equals a head may leave first"),
+            Mutant("self._level = level = self._floor", "level = self._level", "what was used often stays for ever"),
+            Mutant("if arriving else 0.0", "if False else 0.0", "a head leaves before the tail that is coming"),
+            Mutant("uses = standing.uses + 1", "uses = standing.uses", "uses do not count"),
+            Mutant("value = uses * standing.cost", "value = uses", "cost does not count"),
+            Mutant("if reach > standing.worth:", "if reach:", "a short prompt lowers a head"),
+            Mutant("self._floor = worth", "pass", "the floor never rises"),
+            Mutant("if standing is None or standing.turn != turn:", "if standing is None:", "a former self leaves"),
+            Mutant("if standing.worth > worth:", "if False:", "uses do not count"),
+            Mutant("refused.append(entry)", "pass", "a refused block is lost"),
+            Mutant("if len(self._heap) > 2 * len(self._held) + 1000:", "if False:", "grows with every insertion"),
+            Mutant("self._level + best, self", "self._floor + best, self", "a tail above its head"),
+            Mutant(
+                "standing.worth, standing.turn, key) for", "1e9, standing.turn, key) for", "order lost at a clean-up"
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/ttl.py",
+        tests=("tests/policy/test_ttl.py",),
+        mutants=(
+            Mutant("if not ttl_s > 0:", "if ttl_s < 0:", "no time to live"),
+            Mutant("if self._refresh:", "if True:", "a use begins the time anew"),
+            Mutant("                    since[key] = now", "                    pass", "a use changes nothing"),
+            Mutant("if key in since:", "if True:", "a touch takes up absent names"),
+            Mutant("self._times[0] <= last", "self._times[0] < last", "lapses late"),
+            Mutant("if since == time_s:", "if True:", "one used since lapses"),
+            Mutant("self._file(since, [key])", "pass", "one used since never lapses"),
+            Mutant(
+                "sorted(dict.fromkeys(due), key=self._depth, reverse=True)", "dict.fromkeys(due)", "a head lapses first"
+            ),
+            Mutant("sorted(dict.fromkeys(due)", "sorted(due", "named twice"),
+            Mutant("self._file(self._since[key], [key])", "pass", "named once, and never again"),
+            Mutant("del self._since[victim]", "pass", "a victim lapses"),
+            Mutant("self._inner.touch(keys)", "pass", "the inner policy sees no use"),
+            Mutant("self._inner.remove(keys)", "pass", "the inner policy orders what is gone"),
+            Mutant("if self._entries > 2 * len(self._since) + 1000:", "if False:", "grows with every insertion"),
+            Mutant("self._file(time_s, [key])", "pass", "who is held at a clean-up never lapses"),
+            Mutant("self._entries -= len(names)", "pass", "cleans up too often"),
+            Mutant("refresh, setting.depth)", "refresh)", "depth is not passed on"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/admission.py",
+        tests=("tests/policy/test_admission.py",),
+        mutants=(
+            Mutant("(key, key in self._seen_twice)", "(key, True)", "a first touch lets in"),
+            Mutant(
+                "self._seen_twice.get(key, default=False)", "self._seen_twice.get(key, default=True)", "unknown is in"
+            ),
+            Mutant("key in self._young or key in self._old", "key in self._young", "forgets the old generation"),
+            Mutant("self._young.get(key, self._old.get(key, default))", "self._young.get(key, default)", "the same"),
+            Mutant("if len(self._young) >= self._most_young:", "if False:", "remembers without end"),
+            Mutant("max_names // 2", "max_names", "remembers twice as much as it may"),
+            Mutant("is_long = len(keys) >= self._min_blocks", "is_long = len(keys) > self._min_blocks", "one too long"),
+            Mutant("self._long.get(key, default=True)", "self._long.get(key, default=False)", "the forgotten stay out"),
+            Mutant("if keys[-1] == self._end:", "if False:", "a new block has no depth yet"),
+            Mutant("self._is_worth_it(self._length)", "self._is_worth_it(len(keys))", "the held part does not count"),
+            Mutant("self._depth(keys[-1]) + 1)", "self._depth(keys[-1]))", "one block short"),
+            Mutant("if self._num_children(keys[-1]) or", "if", "a head stays out that is needed"),
+            Mutant("self._latency_s + length * self._load_s <", "length * self._load_s <", "latency is free"),
+            Mutant("self._load_s < self._totals_s", "self._load_s <= self._totals_s", "as slow is good enough"),
+            Mutant("if not self._most >= 1:", "if self._most < 1:", "no number is a budget"),
+            Mutant("self._left = min(self._most, ", "self._left = max(0, ", "saves up for ever"),
+            Mutant("self._left -= admitted", "pass", "the budget is never used"),
+            Mutant("if now_s > self._since_s:", "if True:", "a clock that steps back and forth gives twice"),
+            Mutant("self._since_s = now_s", "pass", "time is given again and again"),
+            Mutant("if keys:", "if False:", "the last prompt is not known"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/future.py",
+        tests=("tests/sim/test_future.py",),
+        mutants=(
+            Mutant("self._next[blocks] = number", "pass", "nothing is ever used again"),
+            Mutant("self._now += 1", "pass", "the future stands still"),
+            Mutant("self.never - 1 - self._now", "self._now", "the future runs backwards"),
+            Mutant("np.diff(numbers) != step", "np.diff(numbers) < step", "what jumps ahead is one run"),
+            Mutant("_begins(ids, 1)", "np.arange(len(ids))", "as large as the trace"),
+            Mutant("_begins(uses, 0)", "np.arange(len(uses))", "the same"),
+            Mutant("ids += np.arange(len(ids))", "pass", "a run is its first block again and again"),
+            Mutant("np.zeros(min(1, len(numbers)), np.int64)", "np.zeros(1, np.int64)", "no prompt may be empty"),
+            Mutant("(starts + lengths).max(initial=0)", "starts.max(initial=0)", "the last block has no place"),
+        ),
+    ),
+    Group(
         file="kvtier/index.py",
         tests=(
             "tests/test_index.py",

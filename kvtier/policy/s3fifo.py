@@ -79,6 +79,8 @@ class S3FIFO:
             if num is not None:
                 if num < _MOST_USES:
                     uses[key] = num + 1
+                    if num < _USES_TO_STAY:
+                        self._take_back(key, num + 1)
             elif key in ghost:
                 del ghost[key]
                 returning[key] = None
@@ -144,6 +146,15 @@ class S3FIFO:
                 aside.put(key)
             elif was_aside:
                 aside.refuse(key)
+
+    def _take_back(self, key: BlockHash, num_uses: int) -> None:
+        """A use decides on a name that stands aside, as on one that is met in its queue."""
+        if num_uses < _USES_TO_STAY:
+            if self._main_aside.discard(key):
+                self._main[key] = None
+        elif self._small_aside.discard(key):
+            self._uses[key] = 0
+            self._main[key] = None
 
     def _note_failed(self, key: BlockHash) -> None:
         self._ghost[key] = None

@@ -96,6 +96,18 @@ def test_a_head_used_since_leaves_after_the_tail_it_was_not_used_with():
     assert sweep_all(policy) == names(2, 1, 0)
 
 
+def test_so_does_a_deeper_head_than_the_first_block():
+    uses = [5] * 5
+    policy = due_at(uses)
+    policy.insert(names(1, 2))
+    uses[:] = [9] * 5
+    policy.insert(names(3, 4))
+
+    policy.touch(names(1, 2))
+
+    assert sweep_all(policy) == names(4, 3, 2, 1)
+
+
 def test_a_block_that_is_used_sooner_than_all_held_is_let_in():
     policy = due_at([6, 8, 7])
     policy.insert(names(0))
@@ -139,6 +151,14 @@ def test_a_block_used_sooner_does_not_pay_for_one_used_later():
     assert Foresight(policy, 2, never=10).admit(names(2, 3)) == 1
 
 
+def test_what_no_victim_pays_for_takes_nothing_from_what_was_let_in():
+    policy = due_at([8, 6, 4, 9])
+    policy.insert(names(0))
+    policy.insert(names(1))
+
+    assert Foresight(policy, 2, never=10).admit(names(2, 3)) == 1
+
+
 def test_what_is_never_used_again_is_not_written_even_if_there_is_room():
     policy = due_at([4, 10, 10])
 
@@ -155,6 +175,35 @@ def test_former_members_are_forgotten_in_time():
     assert policy._entries < 1300
     assert sum(len(run) for group in policy._groups.values() for run in group.runs) == policy._entries
     assert sweep_all(policy) == names(*reversed(range(100)))
+
+
+def test_forgetting_former_members_keeps_the_order_of_the_others():
+    uses = [*range(50, 100), 1]
+    policy = due_at(uses)
+    for each in names(*range(50)):
+        policy.insert([each])
+    for _ in range(1200):
+        policy.insert(names(50))
+        policy.remove(names(50))
+
+    policy.touch(names(3))
+
+    assert policy._entries <= 52
+    assert sweep_all(policy) == names(*reversed(range(50)))
+
+
+def test_a_block_filed_twice_keeps_its_later_place_alone():
+    policy = due_at([9] * 3, [0] * 3)
+    policy.insert(names(0))
+    policy.insert(names(1))
+    for _ in range(1200):
+        policy.remove(names(0))
+        policy.insert(names(0))
+
+    policy.touch(names(2))
+
+    assert policy._entries == 2
+    assert sweep_all(policy) == names(1, 0)
 
 
 def test_a_prompt_is_looked_up_by_bisection():

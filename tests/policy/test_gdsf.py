@@ -189,6 +189,19 @@ def test_former_entries_are_forgotten_in_time():
     assert len(policy._heap) < 1010
 
 
+def test_forgetting_former_entries_keeps_the_order_of_the_others():
+    policy = GDSF()
+    singles(policy, 5, 6)
+    for _ in range(1010):
+        singles(policy, 1)
+        policy.remove(names(1))
+
+    singles(policy, 7)
+    policy.touch(names(7))
+
+    assert sweep_all(policy) == names(5, 6, 7)
+
+
 def test_the_factory_passes_on_what_recomputing_costs():
     policy = gdsf(Setting(capacity_blocks=4, depth=lambda key: key[-1], recompute_s=lambda depth: 2.0 + depth))
     policy.insert(names(3))
