@@ -23,6 +23,13 @@ def test_a_good_figure_is_read_as_it_is():
     assert figure.band == (2.5, 2.5, 2.5)
 
 
+def test_a_band_is_read_and_written():
+    figure = read(GOOD | {"lo": 2, "hi": 3})
+
+    assert figure.band == (2, 2.5, 3)
+    assert read(figure.as_dict()) == figure
+
+
 @pytest.mark.parametrize("field", list(GOOD))
 @pytest.mark.parametrize("how", ["absent", "empty", "null"])
 def test_a_figure_that_lacks_something_is_refused_and_the_lack_named(field, how):

@@ -315,6 +315,11 @@ def test_the_expected_layers_have_windows(real, kind):
     assert windowed == types.count("sliding_attention")
 
 
+@pytest.mark.parametrize("kind", REAL)
+def test_a_config_counts_the_same_as_transformers_writes_it(real, kind):
+    assert model_from_config(json.loads(real(kind).config.to_json_string()), **SOURCE) == counted(kind)
+
+
 # Bad input
 
 LLAMA = {**SMALL, "model_type": "llama"}

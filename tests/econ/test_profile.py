@@ -141,6 +141,10 @@ def test_a_fit_finds_the_quadratic_that_it_was_made_of():
     assert fit(lengths, [seconds(n) for n in lengths]) == pytest.approx((0.5, 0.001, 1e-7), rel=1e-6)
 
 
+def test_a_curve_begins_at_nothing():
+    assert PrefillCurve([1000, 2000], [1.5, 2.5]).from_nothing(0) == 0
+
+
 def test_a_curve_never_goes_below_zero():
     curve = PrefillCurve([1000, 1001, 1002], [1.0, 5.0, 5.0])
 
