@@ -35,6 +35,7 @@ def test_it_says_what_a_hit_costs_and_where_the_cache_loses(said):
     assert "llama-3.1-8b on 1 x h100: 131,072 bytes of KV per token in bfloat16" in out
     assert "computed at 27,158 tokens/s (21,727 to 32,590), 0.0256 USD/Mtok" in out
     assert "loses: host at 8,192 tokens: 1 hits in 5.0 min" in out
+    assert "may lose: host at 65,536 tokens: 1 hits in 5.0 min" in out
     assert "deepseek/v4.1-flash" in out
     assert "given    2026-05  AWS on demand" in out
 
@@ -183,11 +184,17 @@ def test_the_picture_is_one(said, tmp_path):
     assert (tmp_path / "cost.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.parametrize("name", ["none/cost.png", "cost.nonsense"])
-def test_a_picture_that_cannot_be_written_is_refused_and_leaves_nothing(said, tmp_path, name):
+def test_a_place_without_a_directory_is_refused_before_anything_is_said(said, tmp_path):
+    status, out, err = said(*BASE, "--plot", tmp_path / "none" / "cost.png")
+
+    assert (status, out) == (2, "")
+    assert "is not a file in a directory that exists" in err
+
+
+def test_a_picture_that_cannot_be_written_is_refused_and_leaves_nothing(said, tmp_path):
     pytest.importorskip("matplotlib")
 
-    status, _, err = said(*BASE, "--plot", tmp_path / name)
+    status, _, err = said(*BASE, "--plot", tmp_path / "cost.nonsense")
 
     assert status == 2
     assert "--plot" in err

@@ -174,7 +174,7 @@ def test_a_prompt_beyond_the_profile_is_marked():
 
 
 def hold(name, **options):
-    return next(item for item in make_ledger(PROFILE, prompt_tokens=[1000], **options).holds if item.tier == name)
+    return next(item for item in make_ledger(PROFILE, prompt_tokens=[2000], **options).holds if item.tier == name)
 
 
 def test_hold_times_by_hand():
@@ -291,8 +291,9 @@ def test_a_slower_tier_above_is_never_worth_it():
     assert times == 0
 
 
-def test_a_hit_that_saves_nothing_is_never_kept_or_written():
-    rates = {"recompute_usd_per_mtok": 1, "hit_usd_per_mtok": 1}
+@pytest.mark.parametrize("hit", [1, 2])
+def test_a_hit_that_saves_nothing_is_never_kept_or_written(hit):
+    rates = {"recompute_usd_per_mtok": 1, "hit_usd_per_mtok": hit}
 
     assert keeping.least_reuses_per_hour(**rates, rent_usd_per_mtok_hour=1) == math.inf
     assert keeping.least_reuses(**rates, wear_usd_per_mtok=1) == math.inf
@@ -313,6 +314,13 @@ def test_write_amplification_shortens_a_drives_life():
     drive = {"usd_per_gb": 0.3, "dwpd": 1, "years": 5}
 
     assert keeping.wear_usd_per_gb(write_amplification=3, **drive) == pytest.approx(3 * 0.3 / 1825)
+
+
+@pytest.mark.parametrize(("days", "dwpd", "used"), [(0.1, 1, 1), (1, 1, 1), (10, 1, 10), (1, 0.25, 4)])
+def test_a_drive_of_ones_own_is_used_up_by_time_or_by_writes(days, dwpd, used):
+    usd = keeping.owned_usd_per_gb(usd_per_gb=0.3, days=days, dwpd=dwpd, years=5)
+
+    assert usd == pytest.approx(0.3 * used / 1825)
 
 
 def test_rent_counts_as_a_cost_of_writing():

@@ -389,6 +389,11 @@ def test_windowed_layers_need_a_window():
         model_from_config({**LLAMA, "layer_types": ["sliding_attention"] * 4}, **SOURCE)
 
 
+@pytest.mark.parametrize(("kind", "windows"), [("qwen2", 0), ("qwen3", 0), ("mistral", 8)])
+def test_a_window_that_nobody_switched_on_counts_where_the_family_uses_it(kind, windows):
+    assert model_from_config({**LLAMA, "model_type": kind, "sliding_window": 8}, **SOURCE).window_tokens == windows
+
+
 def test_the_text_part_of_a_multimodal_config_counts():
     text = {name: value for name, value in SMALL.items() if name != "tie_word_embeddings"} | {"sliding_window": 8}
     both = model_from_config({"model_type": "gemma3", "text_config": text}, **SOURCE)
