@@ -149,7 +149,7 @@ def test_an_id_after_two_others_is_refused(tmp_path):
         read(tmp_path, session(turn(0, 0)), session(turn(0, 0, (1, 3)), turn(1, 1, (3, 1))))
 
 
-@pytest.mark.parametrize("runs", [[(1, 2), (1, 1)], [(2, 1)], [(1, 1), (3, 1)], [(9, 1), (1, 1)]])
+@pytest.mark.parametrize("runs", [[(1, 2), (1, 1)], [(2, 1)], [(0, 2)], [(1, 1), (3, 1)], [(9, 1), (1, 1)]])
 def test_a_run_that_breaks_the_prefix_property_is_found_wherever_it_starts(tmp_path, runs):
     with pytest.raises(TraceError, match="follows another block"):
         read(tmp_path, session(turn(0, 0, (1, 3)), turn(1, 0, *runs)))
