@@ -15,8 +15,8 @@ _HEADS = (
     "reuse distance p50, p90",
     "between uses p50, p90",
     "sessions going on p50, max",
-    "read s",
-    "stats s",
+    "read, CPU s",
+    "stats, CPU s",
     "peak MiB",
 )
 
@@ -48,7 +48,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{distance['p50']:,}, {distance['p90']:,}" if distance else "-",
         f"{between['p50']:.0f} s, {between['p90']:.0f} s" if between else "-",
         f"{on['p50']:,}, {on['max']:,}" if on else "-",
-        f"{row['read_s']:.2f}",
-        f"{row['stats_s']:.1f}",
+        f"{row['read_cpu_s']:.2f}",
+        f"{row['stats_cpu_s']:.1f}",
         f"{row['peak_bytes'] / 2**20:,.0f}",
     )
