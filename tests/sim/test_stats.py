@@ -147,11 +147,11 @@ def test_the_best_hit_rate_counts_blocks_and_tokens():
 
 
 def test_conversations_that_go_on_are_those_with_a_request_not_long_ago():
-    times = [(0, 7), (10, 8), (300, 7), (311, 9), (900, 9)]
+    times = [(0, 7), (10, 8), (300, 7), (310, 9), (611, 9)]
     stats = stats_of(Listed([Request(t, [], 0, 0, conversation) for t, conversation in times]))
 
     assert stats.conversations == 3
-    assert stats.going_on.tolist() == [1, 2, 2, 2, 1]
+    assert stats.going_on.tolist() == [1, 2, 2, 3, 1]
 
 
 def test_without_conversations_none_are_counted():
