@@ -2427,6 +2427,114 @@ GROUPS: tuple[Group, ...] = (
             Mutant('if verdict == "saves":', 'if verdict != "loses":', "what may lose is not named"),
             Mutant("_check_plot(args.plot)", "pass", "found out at the end"),
         ),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/lines.py",
+        tests=("tests/sim/test_reading.py", "tests/sim/test_mooncake.py"),
+        mutants=(
+            Mutant("self.count += 1", "self.count = 1", "malformed lines are not counted"),
+            Mutant("if len(data) > MAX_LINE_BYTES:", "if False:", "a line as large as memory"),
+            Mutant("packed = raw.read(len(_GZIP)) == _GZIP", "packed = False", "a packed file is read as it is"),
+            Mutant("except (ValueError, RecursionError) as exc", "except ValueError as exc", "deep nesting ends it"),
+            Mutant("type(value) is not int or not 0 <=", "type(value) is not int or not -9 <=", "negative numbers"),
+            Mutant("not 0 <= value <= MAX_SECONDS", "not value <= MAX_SECONDS", "negative times"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/mooncake.py",
+        tests=("tests/sim/test_mooncake.py",),
+        mutants=(
+            Mutant("if request.time_s < now_s", "if request.time_s < 0", "time may run backwards"),
+            Mutant("elif before[number] != last", "elif False", "an id may follow any other"),
+            Mutant("found.append(number)", "found.append(each)", "ids stay as large as they are"),
+            Mutant("{tokens // block_tokens, -(-tokens", "{tokens, -(-tokens", "whole blocks only are refused"),
+            Mutant("round(request.time_s * 1000)", "int(request.time_s * 1000)", "times are rounded down"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/agentic.py",
+        tests=("tests/sim/test_agentic.py",),
+        mutants=(
+            Mutant("if keep > held", "if keep > held + 1", "a request keeps what is not there"),
+            Mutant("if total > MAX_PROMPT_BLOCKS or", "if", "a run as long as memory"),
+            Mutant(
+                "first - 1 if skip else self._before[at]", "first - 1 if skip else last", "heads of runs go unchecked"
+            ),
+            Mutant("first - 1 if skip else self", "last if skip else self", "the middle of a run goes unchecked"),
+            Mutant("min(stop, self._stops[at]) - start", "stop - start", "a run goes on past what is known"),
+            Mutant("size = min(stop, end) - start", "size = stop - start", "known ids get new numbers"),
+            Mutant("self._blocks[: turn.keep]", "self._blocks[:]", "nothing is ever left out"),
+            Mutant("start_s = self.start_s + agent.time_s", "start_s = agent.time_s", "sub-agents of no time"),
+            Mutant("if entry.time_s < self._now_s", "if False", "time may run backwards"),
+            Mutant("min(size, self._shared_blocks - len(blocks))", "size", "the shared prefix has no end"),
+            Mutant("conversation * session_interval_s", "session_interval_s", "all sessions start at once"),
+            Mutant("merge.advance(cursor.subagent(entry, of_agents))", "pass", "sub-agents are left out"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/plain.py",
+        tests=("tests/sim/test_plain.py",),
+        mutants=(
+            Mutant("prompt.time_s - first_s", "prompt.time_s", "times count from another moment"),
+            Mutant('BlockHash(b"\\xff" * HASH_BYTES)', "BlockHash(bytes(HASH_BYTES))", "texts and ids share blocks"),
+            Mutant("        name = name_block(Label(name,", "        name = name_block(Label(prompt.root,", "no chain"),
+            Mutant("if time_s < now_s or", "if", "time may run backwards"),
+            Mutant("(tokens is None) == (text is None)", "tokens is None and text is None", "both at once"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/generate.py",
+        tests=("tests/sim/test_workloads.py",),
+        mutants=(
+            Mutant("if self.said is None or turn.fresh", "if self.said is None", "nobody starts afresh"),
+            Mutant("self.answer_tokens + turn.new_tokens", "turn.new_tokens", "answers are forgotten"),
+            Mutant("keys = (*keys, piece.key)", "keys = (piece.key,)", "order makes no difference"),
+            Mutant("num_blocks - text.tokens // self", "num_blocks + 1 - text.tokens // self", "a block too many"),
+            Mutant("arrival_s <= heap[0][0]", "arrival_s > heap[0][0]", "sessions come out of order"),
+            Mutant("self.turns_each / self.rate", "1 / self.rate", "turns make the rate"),
+            Mutant("- _SIGMA**2 / 2", "", "lengths are longer than asked for"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/workloads.py",
+        tests=("tests/sim/test_workloads.py",),
+        mutants=(
+            Mutant("rank**-exponent", "1", "all prompts are asked alike"),
+            Mutant("if each and said > self.context_tokens", "if False", "a chat never ends"),
+            Mutant("fresh=full", "fresh=False", "a summary is appended"),
+            Mutant("said, new = tool_tokens, draw", "new = draw", "a context stays full"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/distances.py",
+        tests=("tests/sim/test_stats.py",),
+        mutants=(
+            Mutant("if (turns > 0).any()", "if False", "broken prefixes give figures"),
+            Mutant("self._steps[first + end - begin] -= 1", "pass", "runs have no end"),
+            Mutant("self._recent.add(by, begin - end)", "pass", "a block is counted at every use"),
+            Mutant(
+                "self._recent.append(len(ids))", "self._recent.append(len(ids) - hits)", "used blocks are not recent"
+            ),
+            Mutant("time_s - self._times_s[by]", "time_s", "intervals from the beginning"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/stats.py",
+        tests=("tests/sim/test_stats.py",),
+        mutants=(
+            Mutant(
+                "min(hits * trace.block_tokens, request.input_tokens)", "hits * trace.block_tokens", "too many tokens"
+            ),
+            Mutant("< request.time_s - RECENT_S", "<= request.time_s - RECENT_S", "a conversation is over at once"),
+            Mutant("if not self._requests[gone]", "if True", "a conversation that goes on is over"),
+            Mutant("-(-int(total[-1]) * percent // 100)", "int(total[-1]) * percent // 100", "ranks are rounded down"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/files.py",
+        tests=("tests/sim/test_trace_command.py",),
+        mutants=(Mutant("beside.unlink(missing_ok=True)", "pass", "half a file is left"),),
     ),
 )
 

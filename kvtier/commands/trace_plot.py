@@ -25,16 +25,18 @@ def paint(stats: Stats, panels: list[Any]) -> None:
 def _hit_rate(stats: Stats, panel: Any) -> None:
     top = max(stats.unique_blocks, 2)
     capacities = np.unique(np.geomspace(1, top, 200).astype(np.int64))
-    panel.semilogx(capacities, 100 * stats.lru_hit_rate(capacities), color=_BLUE, label="LRU")
+    panel.semilogx(capacities, 100 * stats.lru_hit_rate(capacities), color=_BLUE)
     best = 100 * stats.best_block_hit_rate
-    panel.axhline(best, color=_GREY, linestyle="--", label=f"everything kept: {best:.1f}%")
+    panel.axhline(best, color=_GREY, linestyle="--")
+    panel.annotate(f"everything kept: {best:.1f}%", (1, best), (0, 4), textcoords="offset points", color=_GREY)
     panel.set(xlabel="capacity, blocks", ylabel="blocks hit, %", ylim=(0, max(1.12 * best, 1)))
-    panel.set_title(f"{stats.trace}: hit rate by capacity", fontsize=11)
-    panel.legend(loc="upper left", frameon=False)
+    panel.set_title(f"{stats.trace}: LRU", fontsize=11)
 
 
 def _intervals(stats: Stats, panel: Any) -> None:
-    panel.set(xlabel="seconds between two uses of a block", ylabel="uses that came sooner, %", ylim=(0, 105))
+    panel.set(
+        xlabel="seconds between two uses of a block, at least 0.1", ylabel="uses that came sooner, %", ylim=(0, 105)
+    )
     panel.set_title("time between uses", fontsize=11)
     if not len(stats.interval_s):
         return
@@ -52,9 +54,6 @@ def _prompts(stats: Stats, panel: Any) -> None:
     tokens = np.maximum(stats.prompt_tokens, 1)
     low, high = tokens.min(), max(tokens.max(), tokens.min() + 1)
     panel.hist(tokens, bins=np.geomspace(low, high, 50), color=_BLUE, alpha=0.85)
-    median = float(np.median(tokens))
-    panel.axvline(median, color=_GREY, linestyle="--", label=f"median {median:,.0f}")
     panel.set_xscale("log")
     panel.set(xlabel="input tokens", ylabel="requests")
-    panel.set_title("length of prompts", fontsize=11)
-    panel.legend(loc="upper left", frameon=False)
+    panel.set_title(f"length of prompts, median {np.median(tokens):,.0f}", fontsize=11)

@@ -52,7 +52,7 @@ class Distances:
             How many of them were used before, the first ones.
 
         Raises:
-            TraceError: A block was used since the one before it was: the ids break the prefix property.
+            TraceError: A block was used since the one before it was, which breaks the prefix property.
         """
         request = len(self._times_s)
         self._times_s.append(time_s)

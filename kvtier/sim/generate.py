@@ -27,6 +27,7 @@ from kvtier.sim.lines import MAX_PROMPT_BLOCKS
 from kvtier.sim.trace import Request
 
 _MOST = 10**6
+_MOST_OF = {"requests": 10**12, "seed": 2**64}
 _MOST_TIMES_MEAN = 20
 _SIGMA = 0.8
 
@@ -172,7 +173,7 @@ class Workload(ABC):
         for each in fields(self):
             value = getattr(self, each.name)
             least = 0 if each.name == "seed" else 1 if each.type == "int" else 1e-6
-            most = 10**12 if each.name in {"seed", "requests"} else _MOST
+            most = _MOST_OF.get(each.name, _MOST)
             if not least <= value <= most:
                 raise ConfigError(f"synthetic:{self.name}: {each.name} must be from {least:g} to {most:g}, got {value}")
 

@@ -216,9 +216,8 @@ def _requests(prompts: Iterator[tuple[int, _Prompt]], skipped: Skipped) -> Itera
             continue
         time_s = now_s + 1 if prompt.time_s is None or first_s is None else prompt.time_s - first_s
         if time_s < now_s or time_s < 0:
-            raise TraceError(
-                f"{skipped.path}: line {line}: time runs backwards, {max(now_s, 0) - time_s:g} s; sort the file"
-            )
+            back_s = max(now_s, 0) - time_s
+            raise TraceError(f"{skipped.path}: line {line}: time runs backwards by {back_s:g} s; sort the file")
         now_s = time_s
         blocks = [numbers.setdefault(name, len(numbers)) for name in _names(prompt)]
         yield Request(time_s, blocks, prompt.input_tokens, prompt.output_tokens, prompt.conversation)
