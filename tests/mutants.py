@@ -2427,7 +2427,6 @@ GROUPS: tuple[Group, ...] = (
             Mutant('if verdict == "saves":', 'if verdict != "loses":', "what may lose is not named"),
             Mutant("_check_plot(args.plot)", "pass", "found out at the end"),
         ),
-        ),
     ),
     Group(
         file="kvtier/sim/lines.py",
