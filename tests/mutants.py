@@ -2416,13 +2416,19 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
-        file="kvtier/commands/cost.py",
+        file="kvtier/commands/profiles.py",
         tests=("tests/econ/test_cost_command.py",),
         mutants=(
             Mutant("if not args.any_machine:", "if False:", "another machine's profile"),
             Mutant(
                 "getattr(args, name) is not None]", "getattr(args, name)]", "--mfu 0 is passed over beside a profile"
             ),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/cost.py",
+        tests=("tests/econ/test_cost_command.py",),
+        mutants=(
             Mutant("if row.speed_up < 1", "if row.speed_up < 0", "slow loads are not named"),
             Mutant('if verdict == "saves":', 'if verdict != "loses":', "what may lose is not named"),
             Mutant("_check_plot(args.plot)", "pass", "found out at the end"),
