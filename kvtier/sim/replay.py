@@ -123,14 +123,17 @@ class Replay:
         placement.touch(keys)
         if self.settings.promote and any(match.tiers):
             self._carry(placement.plan_promote(match.keys))
+            placement.arrange(keys)
         if num_hits == len(keys):
             return
         new = keys[num_hits:]
         parents = keys[num_hits - 1 : -1] if num_hits else [_ROOT, *keys[:-1]]
         labels = list(map(Label, parents, range(num_hits, len(keys)), repeat(b"")))
-        self._carry(placement.plan_write(Chain(new, labels)))
+        chain = placement.worth_writing(Chain(new, labels))
+        moves = placement.plan_write(chain)
+        self._carry(moves)
         if self.settings.write == "on_insertion" and len(self.settings.tiers) > 1:
-            self._carry(placement.plan_copy_down(new))
+            self._carry(placement.plan_copy_down([move.key for move in moves if move.src is None]))
         placement.arrange(keys)
 
     def _expire(self) -> None:
