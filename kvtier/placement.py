@@ -60,6 +60,11 @@ class Placement:
         """Tiers it decides over."""
         return len(self._rules)
 
+    @property
+    def expires(self) -> bool:
+        """Whether blocks go by time in some tier, so that ``plan_expire`` is to be called."""
+        return bool(self._expiring)
+
     def used_blocks(self, tier: int) -> int:
         """Places taken in a tier: blocks held, arriving and leaving."""
         return self._used[tier]
@@ -195,10 +200,8 @@ class Placement:
             stuck: list[Node] = []
             with Sweep(self._books, ()) as sweep:
                 for key in policy.lapsed():
-                    node = self.index.get(key)
-                    if node is None or not node.tiers >> tier & 1 or node.moves or node.leases:
-                        continue
-                    if not sweep.send_away(node, tier):
+                    node = self.index[key]
+                    if not (node.moves or node.leases or sweep.send_away(node, tier)):
                         stuck.append(node)
             moves += sweep.orders()
             for node in stuck:  # now: what hangs on it may lie in a tier that was in the midst of a sweep

@@ -22,7 +22,7 @@ from kvtier.policy.s3fifo import S3FIFO
 from kvtier.policy.sieve import Sieve
 from kvtier.policy.sweeping import Aside
 from kvtier.policy.ttl import TTL
-from kvtier.testing.policies import names
+from kvtier.testing.policies import name, names, nobody, sweep_all, take
 
 POLICIES = {"fifo": lambda _: FIFO(), "sieve": lambda _: Sieve(), "s3fifo": S3FIFO}
 
@@ -204,6 +204,7 @@ def test_who_waits_is_found_when_everything_must_leave(name, history, capacity, 
             moves = placement.forget(key(each), 0)
             while moves:
                 moves = placement.commit(moves)
+        placement.check()
     held = placement.used_blocks(0)
 
     plan = placement.plan_write(chain("z" * capacity))
@@ -285,3 +286,96 @@ def test_who_is_forgotten_is_gone(is_free):
     assert not aside.discard(one)
     aside.free(one)
     assert (aside.pop(), len(aside)) == (None, 0)
+
+
+# What each policy does with who waits
+
+
+def waiting(policy_name, *, in_main=False):
+    """A policy of ten blocks that holds name 1 alone, which has been told to wait."""
+    policy = POLICIES[policy_name](10)
+    policy.insert(names(1, 2) if in_main else names(1))  # in S3-FIFO, 2 comes first and fills the trial
+    if in_main:
+        policy.remove(names(2))
+    assert sweep_all(policy, lambda key: None) == []
+    return policy
+
+
+SETUPS = [("fifo", False), ("sieve", False), ("s3fifo", False), ("s3fifo", True)]
+
+
+@pytest.mark.parametrize(("policy", "in_main"), SETUPS)
+def test_who_waits_is_held_and_not_asked_about(policy, in_main):
+    policy, asked = waiting(policy, in_main=in_main), []
+
+    assert sweep_all(policy, asked.append) == []
+    assert (asked, len(policy)) == ([], 1)
+
+
+@pytest.mark.parametrize(("policy", "in_main"), SETUPS)
+def test_who_waited_and_was_refused_then_leaves_later(policy, in_main):
+    policy = waiting(policy, in_main=in_main)
+    policy.reconsider(*names(1))
+
+    assert sweep_all(policy, nobody) == []
+    assert len(policy) == 1
+    assert sweep_all(policy) == names(1)
+    assert len(policy) == 0
+
+
+@pytest.mark.parametrize(("policy", "in_main"), SETUPS)
+def test_who_waited_may_be_told_to_wait_again(policy, in_main):
+    policy = waiting(policy, in_main=in_main)
+    policy.reconsider(*names(1))
+
+    assert sweep_all(policy, lambda key: None) == []
+    assert sweep_all(policy) == []
+    policy.reconsider(*names(1))
+    assert sweep_all(policy) == names(1)
+
+
+@pytest.mark.parametrize(("policy", "in_main"), SETUPS)
+def test_who_waits_can_be_removed(policy, in_main):
+    policy = waiting(policy, in_main=in_main)
+
+    policy.remove(names(1))
+    policy.reconsider(*names(1))
+
+    assert (len(policy), sweep_all(policy)) == (0, [])
+
+
+@pytest.mark.parametrize(("in_main", "num_uses"), [(False, 2), (True, 1)])
+def test_in_s3fifo_a_use_that_decides_ends_the_wait(in_main, num_uses):
+    policy = waiting("s3fifo", in_main=in_main)
+
+    for _ in range(num_uses):
+        policy.touch(names(1))
+
+    assert sweep_all(policy) == names(1)
+
+
+def test_in_s3fifo_a_use_that_does_not_decide_leaves_who_waits_on_trial_waiting():
+    policy = waiting("s3fifo")
+
+    policy.touch(names(1))
+
+    assert sweep_all(policy) == []
+
+
+def test_in_s3fifo_who_passed_its_trial_while_it_waited_has_no_uses_in_the_main_queue():
+    policy = waiting("s3fifo")
+    policy.touch(names(1))
+    policy.touch(names(1))
+    policy.insert(names(2))
+
+    assert take(policy, 1, lambda key: key == name(1)) == names(1)
+    assert len(policy) == 1
+
+
+def test_in_s3fifo_who_waits_fills_the_main_queue():
+    policy = S3FIFO(10)
+    policy.insert(names(*range(11, 0, -1)))  # 1 on trial, ten in a main queue for nine
+    sweep_all(policy, lambda key: None if key != name(1) else False)
+
+    policy.reconsider(name(2))
+    assert take(policy, 1) == names(2)
