@@ -7,6 +7,7 @@ import pytest
 from core_helpers import carry_out, chain, entries, key, keys, make, put, show, tiers, used, word
 
 from kvtier.placement import Placement, TierRules
+from kvtier.policy.fifo import FIFO
 from kvtier.policy.lru import LRU
 from kvtier.policy.s3fifo import S3FIFO
 from kvtier.policy.sieve import Sieve
@@ -279,3 +280,44 @@ def test_copies_reach_the_last_tier_with_their_tail_older_than_their_head():
     carry_out(placement, placement.plan_copy_down())
 
     assert order(placement, 1) == ["ab", "a"]
+
+
+# Ways out
+
+
+def test_a_parent_that_lies_far_below_is_dropped_where_it_cannot_sink():
+    placement = make(1, 1, 3, durable=[2])
+    put(placement, "ab", dst=2)
+    promote(placement, "a")
+    put(placement, "x", dst=1)
+    placement.lease(keys("x"), "me", 1.0)
+
+    assert show(write(placement, "c")) == ["a:0>-", "c:->0"]
+
+
+def test_a_place_set_aside_for_one_that_stays_is_the_next_ones():
+    class Wavering(LRU):
+        """Asks about two blocks before it gives one."""
+
+        def evict(self, evictable):
+            first, second = list(self._order)
+            evictable(first)
+            assert evictable(second)
+            del self._order[second]
+            yield second
+
+    placement = Placement([TierRules(2, Wavering()), TierRules(2, LRU())])
+    put(placement, "x", dst=1)
+    put(placement, "a")
+    put(placement, "b")
+
+    assert show(write(placement, "c")) == ["b:0>1", "c:->0"]
+
+
+def test_a_head_refused_in_one_of_several_tiers_leaves_once_it_may():
+    placement = make(9, 2, policy=lambda _: FIFO())
+    put(placement, "a", dst=1)
+    put(placement, "ab", dst=1)
+    put(placement, "c", dst=1)  # ab leaves, a was refused for it
+
+    assert show(write(placement, "d", dst=1)) == ["a:1>-", "d:->1"]

@@ -72,6 +72,7 @@ def test_what_is_found_in_the_first_tier_is_there_at_once():
     bill = billed((0.0, [0, 1], 20), (0.0, [0, 1, 2], 30))
 
     assert bill.ttft_p50_s == pytest.approx((24 + 10 + 5) / 2)
+    assert bill.ttft_p99_s == pytest.approx(15 + 0.99 * 9)
     assert bill.read_usd == 0
 
 
@@ -97,6 +98,16 @@ def test_what_is_found_below_is_loaded_written_once_and_rented_all_the_time():
     assert bill.total_usd == pytest.approx(bill.compute_usd + bill.read_usd + bill.wear_usd + bill.rent_usd)
     assert bill.as_dict()["usd_per_request"] == pytest.approx(bill.total_usd / 3)
     assert bill.as_dict()["recompute_usd_per_request"] == pytest.approx(bill.recompute_usd / 3)
+
+
+def test_a_last_block_that_is_not_whole_is_loaded_as_far_as_it_goes():
+    settings = Settings(tiers=[parse_tier("device=1"), parse_tier("disk=8")])
+
+    bill = billed((0.0, [0, 1], 20), (0.0, [0, 1], 15), (0.0, [0, 1], 20), settings=settings)
+
+    # One block lies in each tier; of the 15 tokens, 5 are left to load. Both sink, once each.
+    assert bill.read_usd == pytest.approx(0.05 + 0.10)
+    assert bill.wear_usd == pytest.approx(1e-6 * 2 * 1000)
 
 
 def test_no_request_costs_nothing():

@@ -40,6 +40,29 @@ def test_bytes_without_a_model_are_refused():
         parse_capacity("1 GiB", None)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("host=0", "at least 1 block"),
+        ("tape=4", "unknown tier 'tape'"),
+        ("host=4:lru:fifo", "after the capacity"),
+        ("host=4:size=9", "after the capacity"),
+        ("host=4:refresh=maybe", "yes or no"),
+        ("host", "NAME=CAPACITY"),
+        ("host=", "NAME=CAPACITY"),
+    ],
+)
+def test_what_is_no_tier_is_refused(text, said):
+    with pytest.raises(ConfigError, match=said):
+        parse_tier(text)
+
+
+@pytest.mark.parametrize("names", [["disk", "device"], ["host", "host"]])
+def test_tiers_come_fastest_first_and_once_each(names):
+    with pytest.raises(ConfigError, match="fastest first"):
+        Settings(tiers=[TierSettings(name=name, capacity_blocks=1) for name in names])
+
+
 def test_a_replay_needs_a_tier():
     with pytest.raises(ConfigError, match="at least one tier"):
         Settings(tiers=[])
