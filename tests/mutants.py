@@ -154,11 +154,10 @@ GROUPS: tuple[Group, ...] = (
         mutants=(
             Mutant("            if evictable(key):", "            if evictable(key) or True:", "nobody is asked"),
             Mutant("del queue[key]", "pass", "a victim is still held"),
-            Mutant("num_refused += 1", "pass", "what was refused is asked about again"),
-            Mutant("queue, num_refused, num_refused", "queue, 0, num_refused", "what was refused is asked about again"),
+            Mutant("num_refused += 1", "num_refused += 2", "a block after a refused one is left out"),
             Mutant("num_asked += len(batch)", "num_refused += len(batch)", "a long sweep leaves blocks out"),
             Mutant("if key in queue:", "if True:", "a walk leaves out who comes after one that left"),
-            Mutant("num_left += 1", "pass", "a walk never gets beyond the first that stays"),
+            Mutant("num_left += 1", "num_left += 2", "a walk leaves out who comes after one that stays"),
             Mutant("num_given += len(batch)", "num_left += len(batch)", "a walk leaves names out"),
             Mutant(
                 "if not batch:\n            yield None", "if not batch:\n            return", "nobody may come later"
@@ -227,13 +226,7 @@ GROUPS: tuple[Group, ...] = (
                 "del self._ahead[key]\n                if False:",
                 "a hand with nothing ahead",
             ),
-            Mutant(
-                "if used[key]:\n                used[key] = False",
-                "if used[key]:\n                pass",
-                "bits are never cleared",
-            ),
             Mutant("elif key not in refused:", "else:", "a refused block is asked about again"),
-            Mutant("refused.add(key)", "pass", "a sweep without end"),
             Mutant("del used[key]", "pass", "a victim is still counted"),
             Mutant(
                 "else:\n                self._passed[key] = None",
@@ -292,7 +285,6 @@ GROUPS: tuple[Group, ...] = (
             Mutant("ghost.popitem(last=False)", "ghost.popitem()", "the ghost forgets the newest"),
             Mutant("uses[key] -= 1", "uses[key] = 0", "three uses are as good as one"),
             Mutant("main.move_to_end(key)", "num_refused += 1", "a used block keeps its place and is passed over"),
-            Mutant("islice(main, num_refused, 2", "islice(main, 0, 2", "what was refused is asked about again"),
         ),
     ),
     Group(
