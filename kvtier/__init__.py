@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         TierFullError,
         TierUnavailableError,
         TokenError,
+        TraceError,
         UnsupportedModelError,
     )
     from kvtier.hashing import BlockHash, Namespace, chain_hashes
@@ -60,6 +61,7 @@ __all__ = [
     "TierUnavailableError",
     "TieredStore",
     "TokenError",
+    "TraceError",
     "Transfer",
     "UnsupportedModelError",
     "chain_hashes",

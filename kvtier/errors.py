@@ -2,6 +2,7 @@
 
     KVTierError
     ├── ConfigError            (ValueError)     a setting that cannot work
+    │   └── TraceError                          a trace that cannot be read, or contradicts itself
     ├── TokenError             (ValueError)     a prompt that cannot be named
     ├── SpecMismatchError      (ValueError)     a payload of the wrong geometry
     ├── UnsupportedModelError  (TypeError)      a model whose cache cannot be restored exactly
@@ -29,6 +30,10 @@ class KVTierError(Exception):
 
 class ConfigError(KVTierError, ValueError):
     """A setting that cannot work, found before anything was stored."""
+
+
+class TraceError(ConfigError):
+    """A trace that cannot be read, or contradicts itself: truncated, unordered, an id after two others."""
 
 
 class TokenError(KVTierError, ValueError):
