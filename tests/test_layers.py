@@ -1,6 +1,6 @@
 """Who may import whom, and what stays importable without the heavy libraries.
 
-errors  spec  hashing  format  listing  metrics  config  answers    facts and formulas
+errors  spec  hashing  format  listing  metrics  config  answers  econ    facts and formulas
    policy   index   resting   books   room   intake  judgement: no I/O, no clock, no torch
    rates    ground  reuse    health
    formats                                           a block in fewer bytes, or encrypted, and back
@@ -26,7 +26,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: A part may import from its own layer and from those before it in this list.
 LAYERS = [
-    {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers"},
+    {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers", "econ"},
     {"policy", "index", "resting", "books", "room", "intake", "health", "formats", "rates", "ground", "reuse"},
     {"placement", "tiers"},
     {"core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "store", "sim"},
@@ -51,7 +51,7 @@ STRANGERS = [
     {"formats", "room"},
 ]
 
-PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "policy.base", "policy.lru", "sim"]
+PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "econ.billing.bills", "policy.base", "policy.lru", "sim"]
 PURE += ["index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
 JUDGEMENT = ["policy", "index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
 NO_CLOCK_NO_FILES = {"asyncio", "io", "os", "pathlib", "random", "socket", "tempfile", "threading", "time"}

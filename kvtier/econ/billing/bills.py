@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from kvtier.econ.billing.calls import CALL, Call
 from kvtier.econ.billing.meter import Meter, Usage
-from kvtier.econ.billing.tariffs import Tariff
+from kvtier.econ.billing.tariffs import Rules, Tariff
 
 _MTOK = 1e6
 
@@ -173,12 +173,18 @@ def bills(
         ConfigError: As ``Meter`` and ``Meter.count`` raise it.
     """
     made = [Bill(tariff=tariff) for tariff in under]
-    meters = [
-        meter_of(tariff, first_token_s=first_token_s, hit_probability=hit_probability, seed=seed) for tariff in under
-    ]
+    meters: dict[tuple[Rules, str, tuple[float, ...]], Meter] = {}
+    kinds = []
+    for tariff in under:
+        kinds.append((tariff.rules, tariff.plan, tuple(lifetime.seconds for lifetime in tariff.lifetimes.values())))
+        if kinds[-1] not in meters:
+            meters[kinds[-1]] = meter_of(
+                tariff, first_token_s=first_token_s, hit_probability=hit_probability, seed=seed
+            )
     for call in calls:
-        for bill, meter in zip(made, meters, strict=True):
-            charge = price(call, meter.count(call), bill.tariff)
+        counted = {kind: meter.count(call) for kind, meter in meters.items()}
+        for bill, kind in zip(made, kinds, strict=True):
+            charge = price(call, counted[kind], bill.tariff)
             bill.add(charge)
             if keep_charges:
                 bill.charges.append(charge)

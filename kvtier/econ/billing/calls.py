@@ -60,13 +60,20 @@ class Call(NamedTuple):
     reply: int | None = None
     """Id that the answer will have as the next segment, where known."""
 
+    in_content_blocks: bool = True
+    """Whether segments are what a provider's look-back counts; the blocks of a trace are not."""
+
     purpose: str = CALL
     """``CALL``; or what a strategy added: ``PING`` or ``WARM_UP``, which no bill without a cache has."""
 
 
-def grown(column: NDArray[_Kind], call: Call, fill: float | bool) -> NDArray[_Kind]:
-    """A column by segment that has a place for every segment of a call; new places hold ``fill``."""
-    highest = max(int(call.ids.max(initial=-1)), -1 if call.reply is None else call.reply)
+def highest_id(call: Call) -> int:
+    """The highest id of a call, -1 where it has none."""
+    return max(int(call.ids.max(initial=-1)), -1 if call.reply is None else call.reply)
+
+
+def grown(column: NDArray[_Kind], highest: int, fill: float | bool) -> NDArray[_Kind]:
+    """A column by segment that has a place for an id; new places hold ``fill``."""
     more = highest + 1 - len(column)
     if more <= 0:
         return column
@@ -129,4 +136,5 @@ def calls_of_trace(requests: Iterable[Arrival], block_tokens: int) -> Iterator[C
             input_tokens=request.input_tokens,
             output_tokens=request.output_tokens,
             conversation=request.conversation,
+            in_content_blocks=False,
         )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from kvtier.econ.billing.calls import Call, Mark, grown
+from kvtier.econ.billing.calls import Call, Mark, grown, highest_id
 
 _GROWTH = 2
 
@@ -29,7 +29,7 @@ def mark_shared(calls: Iterable[Call]) -> Iterator[Call]:
     """Mark the last segment, and the last one that an earlier call had too; calls with marks keep theirs."""
     seen = np.zeros(0, dtype=bool)
     for call in calls:
-        seen = grown(seen, call, fill=False)
+        seen = grown(seen, highest_id(call), fill=False)
         shared = int(seen[call.ids].cumprod().sum())
         seen[call.ids] = True
         last = len(call.ids) - 1
@@ -46,7 +46,7 @@ def mark_growing(calls: Iterable[Call], *, minimum_tokens: int = 1) -> Iterator[
     """
     seen, marked = np.zeros(0, dtype=bool), np.zeros(0, dtype=bool)
     for call in calls:
-        seen, marked = grown(seen, call, fill=False), grown(marked, call, fill=False)
+        seen, marked = grown(seen, highest_id(call), fill=False), grown(marked, highest_id(call), fill=False)
         shared = int(seen[call.ids].cumprod().sum())
         seen[call.ids] = True
         if call.marks is not None:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kvtier.econ.billing.calls import Call, Mark, grown
+from kvtier.econ.billing.calls import Call, Mark, grown, highest_id
 from kvtier.econ.billing.tariffs import Rules
 from kvtier.errors import ConfigError
 
@@ -125,12 +125,12 @@ class Meter:
         if self._rules.entries == "marks":
             looked = np.zeros(len(live), dtype=bool)
             for mark in marks:
-                back = mark.position + 1 if self._rules.look_back is None else self._rules.look_back
-                looked[max(mark.position + 1 - back, 0) : mark.position + 1] = True
+                back = self._rules.look_back if call.in_content_blocks else None
+                looked[0 if back is None else max(mark.position + 1 - back, 0) : mark.position + 1] = True
             live &= looked
-        live &= call.ends >= max(self._rules.minimum_tokens, self._rules.unit_tokens)
         found = np.flatnonzero(live)
-        return int(found[-1]) if len(found) else -1
+        hit = int(found[-1]) if len(found) else -1
+        return hit if hit >= 0 and self._units(int(call.ends[hit])) else -1
 
     def _units(self, tokens: int) -> int:
         """As many of so many tokens as can be an entry."""
@@ -149,42 +149,44 @@ class Meter:
         return written
 
     def _store(self, call: Call, marks: list[Mark], hit: int) -> None:
-        """Take in what the call stored, and count what it read as used."""
+        """Count what the call read as used, and take in what it stored."""
         ids, now = call.ids, call.time_s
         if self._rules.entries == "everywhere":
             self._make(ids, call, self._rules.lifetime_s)
-        elif self._rules.entries == "marks":
-            for mark in marks:
-                self._make(ids[mark.position : mark.position + 1], call, self._lifetimes[mark.lifetime or ""])
-        else:
-            shared = int((self._seen_s[ids] >= now - self._rules.lifetime_s).cumprod().sum())
-            ends = ids[[position for position in (shared - 1, len(ids) - 1) if position >= 0]]
-            self._make(ends, call, self._rules.lifetime_s)
-        if call.reply is not None and self._rules.stores_output:
-            self._make(np.asarray([call.reply]), call, self._rules.lifetime_s)
-        self._seen_s[ids] = now
+            return
         if self._rules.refreshed_on_use:
             used = ids[: hit + 1]
             used = used[self._until[used] >= now]
             self._until[used] = np.maximum(self._until[used], now + self._kept_s[used])
+        for mark in marks:
+            self._make(ids[mark.position : mark.position + 1], call, self._lifetimes[mark.lifetime or ""])
+        if self._rules.entries == "ends":
+            shared = int((self._seen_s[ids] >= now - self._rules.lifetime_s).cumprod().sum())
+            ends = ids[[position for position in (shared - 1, len(ids) - 1) if position >= 0]]
+            self._make(ends, call, self._rules.lifetime_s)
+            self._seen_s[ids] = now
+            if call.reply is not None and self._rules.stores_output:
+                self._make(np.asarray([call.reply]), call, self._rules.lifetime_s)
 
     def _make(self, ids: NDArray[np.int64], call: Call, lifetime_s: float) -> None:
-        """Store entries; what is there already, or on its way, keeps its moment of use and its lifetime."""
-        fresh = ids[self._until[ids] < call.time_s]
+        """Store entries. What is there, or on its way, keeps its lifetime and is used once more."""
+        until = self._until[ids]
+        fresh = ids[until < call.time_s]
         begins_s = self._first_token_s if call.first_token_s is None else call.first_token_s
         self._usable[fresh] = call.time_s + begins_s
         self._kept_s[fresh] = lifetime_s
-        self._until[fresh] = call.time_s + lifetime_s
-        if self._rules.refreshed_on_use:
-            self._until[ids] = np.maximum(self._until[ids], call.time_s + self._kept_s[ids])
+        self._until[ids] = np.maximum(until, call.time_s + self._kept_s[ids])
 
     def _apart(self, call: Call, marks: list[Mark]) -> Usage:
-        """A call whose marked prefix is made first, if it is not there, by a call of its own."""
+        """A call whose marked prefix is made first, if it is not there, by a call of its own.
+
+        It holds one prefix, up to the first mark: what changes least. Without a mark it reads what there is.
+        """
         if not marks:
             hit = self._hit(call, [Mark(len(call.ids) - 1)] if len(call.ids) else [])
             read = int(call.ends[hit]) if hit >= 0 else 0
             return Usage(read, call.input_tokens - read, {})
-        position = marks[-1].position
+        position = marks[0].position
         tokens, entry = int(call.ends[position]), call.ids[position : position + 1]
         made = not self._until[entry[0]] >= call.time_s
         if made:
@@ -194,7 +196,9 @@ class Meter:
 
     def _grow(self, call: Call) -> None:
         """Have a place for every segment of a call."""
-        self._until = grown(self._until, call, fill=-np.inf)
-        self._usable = grown(self._usable, call, fill=np.inf)
-        self._kept_s = grown(self._kept_s, call, fill=0.0)
-        self._seen_s = grown(self._seen_s, call, fill=-np.inf)
+        highest = highest_id(call)
+        if highest >= len(self._until):
+            self._until = grown(self._until, highest, fill=-np.inf)
+            self._usable = grown(self._usable, highest, fill=np.inf)
+            self._kept_s = grown(self._kept_s, highest, fill=0.0)
+            self._seen_s = grown(self._seen_s, highest, fill=-np.inf)

@@ -16,7 +16,7 @@ from itertools import count
 
 import numpy as np
 
-from kvtier.econ.billing.calls import PING, WARM_UP, Call, Mark, grown
+from kvtier.econ.billing.calls import PING, WARM_UP, Call, Mark, grown, highest_id
 from kvtier.errors import ConfigError
 
 
@@ -132,12 +132,12 @@ class _Sent:
 
     def is_live(self, call: Call, position: int) -> bool:
         """Whether the prefix that ends there was sent no longer ago than a lifetime."""
-        self._times_s = grown(self._times_s, call, fill=-np.inf)
+        self._times_s = grown(self._times_s, highest_id(call), fill=-np.inf)
         return bool(self._times_s[call.ids[position]] + self._lifetime_s >= call.time_s)
 
     def add(self, call: Call) -> None:
         """A call goes out."""
-        self._times_s = grown(self._times_s, call, fill=-np.inf)
+        self._times_s = grown(self._times_s, highest_id(call), fill=-np.inf)
         self._times_s[call.ids] = call.time_s
 
 
