@@ -238,3 +238,23 @@ def test_a_file_that_is_not_there_is_status_2(bill, tmp_path):
 
     assert status == 2
     assert "gone.jsonl" in err
+
+
+def test_the_page_shows_what_the_command_says(bill, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    page = ROOT / "docs" / "billing.md"
+    if not page.exists():
+        pytest.skip("the documentation is not here")
+    _, said, _ = bill("examples/conversation.jsonl", "--model", "sonnet-4.5", "--calls")
+
+    assert f"--calls\n{said}```" in page.read_text()
+
+
+def test_the_tariffs_that_the_page_shows_can_be_used(bill, tmp_path):
+    page = ROOT / "docs" / "billing.md"
+    if not page.exists():
+        pytest.skip("the documentation is not here")
+    path = tmp_path / "acme.toml"
+    path.write_text(page.read_text().split("```toml\n")[1].split("```")[0])
+
+    assert list(rows(bill, EXAMPLE, "--tariffs", path)) == [("acme", "ten-minutes")]
