@@ -1880,10 +1880,11 @@ GROUPS: tuple[Group, ...] = (
                 "isinstance(value, bool) or not isinstance(value, int)", "not isinstance(value, int)", "True is one"
             ),
             Mutant("not 0 <= value < math.inf", "not 0 <= value", "a call at no time"),
-            Mutant("if said in lifetimes:", "if said:", "a lifetime that nobody offers"),
+            Mutant(" and said in lifetimes:", ":", "a lifetime that nobody offers"),
             Mutant("marks=tuple(marks) or None", "marks=tuple(marks)", "nothing said is nothing marked"),
             Mutant("and text is None:", ":", "an id and a text"),
-            Mutant("except (ValueError, RecursionError) as exc:", "except ValueError as exc:", "a bomb of brackets"),
+            Mutant("OverflowError, RecursionError) as exc:", "OverflowError) as exc:", "a bomb of brackets"),
+            Mutant("ValueError, OverflowError,", "ValueError,", "a number as long as a line"),
         ),
     ),
     Group(

@@ -167,6 +167,11 @@ BAD = {
     "minimum_tokens = 10\nsource": ("made_apart = true\nsource", "set refreshed_on_use to false"),
     "[providers.acme.models.two]": ("[providers.acme.modles.two]", "key 'modles' is not known; did you mean models"),
     "[sources.page]": ("[source.page]", "key 'source' is not known; did you mean sources"),
+    '99\nsource = ["page"]\n': ('99\nsource = "page"\n', "source must be a list of names, got 'page'"),
+    'plans = ["long"]\n': ("plans = 5\n", "plans must be a list of names, got 5"),
+    "{ short = 3.0 }\n": ("3.0\n", "write_usd_per_mtok must be a table of plan = price, got 3.0"),
+    "lifetime_s = 600\nminimum": ('lifetime_s = 600\nrouted = "no"\nminimum', "routed must be true or false, got 'no'"),
+    "lifetime_s = 600\nminimum_tokens": ("lifetime_s = 600\nassumed = [5]\nminimum_tokens", "assumed must be a list"),
     "[sources.page]\n": ("[sources.page\n", "cannot be read"),
 }
 

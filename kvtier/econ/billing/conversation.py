@@ -75,7 +75,7 @@ def calls_of_lines(lines: Iterable[str], where: str, lifetimes: Collection[str] 
             call = _call(json.loads(line), names, lifetimes)
             if call.time_s < last_s:
                 raise ConfigError(f"time_s is {call.time_s}, before the {last_s} of the line before it")
-        except (ValueError, RecursionError) as exc:
+        except (ValueError, OverflowError, RecursionError) as exc:
             raise ConfigError(f"line {number} of {where}: {exc}") from exc
         last_s = call.time_s
         yield call
@@ -181,7 +181,7 @@ def _mark(said: object, position: int, lifetimes: Collection[str]) -> list[Mark]
         return []
     if said is True:
         return [Mark(position)]
-    if said in lifetimes:
-        return [Mark(position, str(said))]
+    if isinstance(said, str) and said in lifetimes:
+        return [Mark(position, said)]
     known = ", ".join(["true", *sorted(lifetimes)])
     raise ConfigError(f"segment {position}: breakpoint must be one of {known}, got {said!r}")

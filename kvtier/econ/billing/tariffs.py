@@ -73,6 +73,9 @@ class Rules:
         for name, value in counts.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
                 raise ConfigError(f"{name} must be a number above 0, got {value!r}")
+        for name in ("refreshed_on_use", "routed", "stores_output", "made_apart"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if self.made_apart and self.refreshed_on_use:
             raise ConfigError("an entry made apart is paid for its whole lifetime: set refreshed_on_use to false")
 
@@ -205,7 +208,7 @@ def _of_provider(where: str, provider: str, table: Mapping[str, Any], sources: M
     found = []
     for model, raw in _tables(where, table, "models"):
         here = f"{where} {model}"
-        offered = raw.get("plans", list(plans))
+        offered = _names(here, raw, "plans") or list(plans)
         for plan in offered:
             _ask(f"{here}: plan", plan, plans)
         rules = {plan: _rules(f"{where} {plan}", plans[plan], raw) for plan in offered}
@@ -228,7 +231,7 @@ def _of_provider(where: str, provider: str, table: Mapping[str, Any], sources: M
                     prices=prices,
                     lifetimes=alike,
                     sources=_sources(here, raw, sources) + _sources(f"{where} {plan}", plans[plan], sources),
-                    assumed=tuple(plans[plan].get("assumed", ())),
+                    assumed=_names(f"{where} {plan}", plans[plan], "assumed"),
                     note=" ".join(filter(None, (plans[plan].get("note"), raw.get("note")))),
                 )
             )
@@ -248,11 +251,12 @@ def _rules(where: str, plan: Mapping[str, Any], model: Mapping[str, Any]) -> Rul
 def _prices(where: str, raw: Mapping[str, Any]) -> tuple[Prices, dict[str, float]]:
     names = {field.name for field in fields(Prices)}
     _known(where, raw, names | {"write_usd_per_mtok", "plans", "minimum_tokens", "source", "note"})
+    table = raw.get("write_usd_per_mtok", {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: write_usd_per_mtok must be a table of plan = price, got {table!r}")
     try:
         prices = Prices(**{name: value for name, value in raw.items() if name in names})
-        writes = {
-            plan: check_price(f"write of {plan}", price) for plan, price in raw.get("write_usd_per_mtok", {}).items()
-        }
+        writes = {plan: check_price(f"write of {plan}", price) for plan, price in table.items()}
     except (TypeError, ConfigError) as exc:
         raise ConfigError(f"{where}: {exc}") from exc
     if prices.input_usd_per_mtok == 0:
@@ -268,12 +272,20 @@ def _source(where: str, table: Mapping[str, Any]) -> Source:
 
 
 def _sources(where: str, table: Mapping[str, Any], sources: Mapping[str, Source]) -> tuple[Source, ...]:
-    named = table.get("source") or []
+    named = _names(where, table, "source")
     if not named:
         raise ConfigError(f"{where}: no source; every figure needs one: source = [NAME, ...] of those under [sources]")
     for name in named:
         _ask(f"{where}: source", name, sources)
     return tuple(sources[name] for name in named)
+
+
+def _names(where: str, table: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """A list of names; none where the key is not there."""
+    found = table.get(key, [])
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ConfigError(f"{where}: {key} must be a list of names, got {found!r}")
+    return tuple(found)
 
 
 def _tables(where: str, content: Mapping[str, Any], name: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
