@@ -193,6 +193,11 @@ CASES = {
         [(0, "S:5000*"), (9, "S:5000 u:10", {"unmarked": True})],
         [(5000, 5000, 0), (5000, 0, 10)],
     ),
+    "and at once: it was made before the call": (
+        EXPLICIT,
+        [(0, "S:5000*"), (0, "S:5000 u:10", {"unmarked": True})],
+        [(5000, 5000, 0), (5000, 0, 10)],
+    ),
     # DeepSeek: units of 64 tokens on disk.
     "hits are whole units": (
         DISK,
