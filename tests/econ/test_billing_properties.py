@@ -82,6 +82,13 @@ def test_no_traffic_is_a_share_of_one():
     assert (bill.share, bill.hit_rate, bill.input_usd) == (1.0, 0.0, 0.0)
 
 
+def test_a_long_prompt_is_dear_without_a_cache_too():
+    (bill,) = bills([Script().call(0, "S:300000")], [TARIFFS["google gemini-2.5-pro implicit"]])
+
+    assert bill.share == pytest.approx(1.0)
+    assert bill.no_cache_usd == pytest.approx(300_000 * 2.50 / 1e6)
+
+
 def test_sums_are_the_sums_of_the_calls():
     script, tariff = Script(), replace(TARIFFS["google gemini-2.5-pro explicit"])
     tariff = replace(tariff, prices=replace(tariff.prices, output_usd_per_mtok=10.0))
