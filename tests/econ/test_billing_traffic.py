@@ -272,6 +272,13 @@ def test_pings_come_until_the_next_call_or_the_limit():
     ]
 
 
+def test_no_ping_comes_with_the_call_that_it_was_to_bridge_to():
+    script = Script()
+    calls = [script.call(0, "S:100"), script.call(100, "S:100 u:5")]
+
+    assert [call.purpose for call in keep_alive(calls, every_s=100, limit=1)] == [CALL, CALL, PING]
+
+
 def test_a_ping_wants_no_answer_and_says_whose_it_is():
     call = Script().call(0, "S:100", output=50, reply="r", conversation=7)
 
@@ -329,6 +336,16 @@ def test_a_session_goes_on_where_an_earlier_call_ended():
     assert found[3] == found[1]
     assert len(set(found)) == 3
     assert all(number < 0 for number in found)
+
+
+def test_of_two_sessions_the_one_that_got_further_goes_on():
+    script = Script()
+    calls = [script.call(0, text, conversation=None) for text in ("S:9 a:1", "S:9", "S:9 a:1 b:1")]
+
+    found = [call.conversation for call in sessions(calls)]
+
+    assert found[0] != found[1]
+    assert found[2] == found[0]
 
 
 def test_a_conversation_that_the_trace_knows_keeps_its_number():
