@@ -244,8 +244,8 @@ def test_an_unknown_name_gets_near_ones(providers, models, what):
         # 1.25 / 0.1 - 1 = 11.5; 1.25 / 0.025 - 1 = 49, and n must stay below
         (breakeven.most_pings, {"write": 1.25, "read": 0.1}, 11),
         (breakeven.most_pings, {"write": 1.25, "read": 0.025}, 48),
-        # 1 / 0.1 - 1 = 9, though 0.3 / 3.0 falls short of 0.1 in its last bit
-        (breakeven.most_pings, {"write": 1, "read": 0.3 / 3.0}, 8),
+        # 2.5 / 0.05 - 1 = 49, though it comes out higher in its last bit
+        (breakeven.most_pings, {"write": 7.5 / 3, "read": 0.15 / 3}, 48),
         (breakeven.most_pings, {"write": 1, "read": 0.5}, 0),
         (breakeven.most_pings, {"write": 1, "read": 0.9}, 0),
         # 10 * (1.25 - 0.1) - 1.25

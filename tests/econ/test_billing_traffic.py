@@ -373,6 +373,13 @@ def test_one_call_alone_needs_none_ahead():
     assert seen(warm_up(calls, within_s=1, lifetime_s=300)) == seen(calls)
 
 
+def test_a_call_that_comes_as_the_answer_begins_can_read_and_needs_none_ahead():
+    script = Script()
+    calls = [script.call(0, "S:100 a:1"), script.call(1, "S:100 b:1")]
+
+    assert [call.purpose for call in warm_up(calls, within_s=1, lifetime_s=300)] == [CALL, CALL]
+
+
 def test_what_was_sent_within_its_lifetime_needs_no_call_ahead():
     script = Script()
     calls = [script.call(t, f"S:100 u{t}{i}:1") for t in (0, 300, 600) for i in range(2)]
