@@ -373,6 +373,13 @@ def test_one_call_alone_needs_none_ahead():
     assert seen(warm_up(calls, within_s=1, lifetime_s=300)) == seen(calls)
 
 
+def test_the_call_ahead_has_what_all_of_them_share():
+    script = Script()
+    calls = [script.call(0, text) for text in ("S:100 D:50 a:1", "S:100 D:50 b:1", "S:100 c:1")]
+
+    assert seen(warm_up(calls, within_s=1, lifetime_s=300))[0] == (0, WARM_UP, 1, 100)
+
+
 def test_a_call_that_comes_as_the_answer_begins_can_read_and_needs_none_ahead():
     script = Script()
     calls = [script.call(0, "S:100 a:1"), script.call(1, "S:100 b:1")]
