@@ -2418,6 +2418,72 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/econ/billing/meter.py",
+        tests=("tests/econ/test_billing_rules.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("self._until[call.ids] >= call.time_s", "self._until[call.ids] > call.time_s", "a second less"),
+            Mutant(" & (self._usable[call.ids] <= call.time_s)", "", "calls in parallel hit"),
+            Mutant("<= call.time_s)", "< call.time_s)", "an answer that has begun is not there"),
+            Mutant(
+                'if self._rules.entries == "marks":\n            looked',
+                "if False:\n            looked",
+                "no look-back",
+            ),
+            Mutant("mark.position + 1 - back, 0)", "mark.position - back, 0)", "a look-back of 21"),
+            Mutant("self._rules.look_back if call.in_content_blocks else None", "self._rules.look_back", "of blocks"),
+            Mutant("int(found[-1])", "int(found[0])", "the shortest match wins"),
+            Mutant("tokens - tokens % self._rules.unit_tokens", "tokens", "hits of half a step"),
+            Mutant("if tokens >= self._rules.minimum_tokens else", "if tokens else", "no minimum"),
+            Mutant("if tokens >= self", "if tokens > self", "a minimum one too high"),
+            Mutant("if self._random.random() >= self._hit_probability:", "if False:", "every call finds its machine"),
+            Mutant("hit_probability if rules.routed else 1.0", "hit_probability", "a disk is missed by routing"),
+            Mutant("if kept != sorted(kept, reverse=True):", "if False:", "an hour after five minutes"),
+            Mutant("len(said) > self._rules.max_marks", "len(said) > 1 + self._rules.max_marks", "five marks"),
+            Mutant("(Mark(len(call.ids) - 1),) if call.marks is None", "() if call.marks is None", "no automatic mode"),
+            Mutant("if self._units(int(call.ends[mark.position]))]", "]", "a mark too early is paid for"),
+            Mutant("                done = end\n", "", "tokens are paid for at each mark"),
+            Mutant("done = read\n", "done = 0\n", "what was read is written too"),
+            Mutant("now + self._kept_s[used]", "now", "a use refreshes nothing"),
+            Mutant("ids[: hit + 1]", "ids[hit : hit + 1]", "a long entry outlives its head"),
+            Mutant("        used = used[self._until[used] >= now]\n", "        pass\n", "an expired entry comes back"),
+            Mutant("(shared - 1, len(ids) - 1)", "(len(ids) - 1,)", "a common prefix is not seen"),
+            Mutant("(shared - 1, len(ids) - 1)", "(shared - 1,)", "the end of a request is no unit"),
+            Mutant("            self._seen_s[ids] = now\n", "", "what was sent is not seen"),
+            Mutant("if call.reply is not None and self._rules.stores_output:", "if False:", "answers are not stored"),
+            Mutant("fresh = ids[until < call.time_s]", "fresh = ids", "parallel calls delay what they share"),
+            Mutant("self._first_token_s if call.first_token_s is None else", "self._first_token_s or", "its own time"),
+            Mutant("made = not self._until[entry[0]] >= call.time_s", "made = True", "an entry is made at each call"),
+            Mutant("position = marks[0].position", "position = marks[-1].position", "the last mark, which moves"),
+            Mutant("self._rules.lifetime_s / 3600", "self._rules.lifetime_s / 60", "stored by the minute"),
+            Mutant("call._replace(first_token_s=0.0)", "call", "others wait for an entry made before"),
+            Mutant("if not 0 <= hit_probability <= 1:", "if not hit_probability <= 1:", "a probability below zero"),
+            Mutant("if not first_token_s >= 0:", "if False:", "an answer before its question"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/bills.py",
+        tests=("tests/econ/test_billing_rules.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("call.input_tokens > prices.long", "call.input_tokens >= prices.long", "long at 200,000"),
+            Mutant("factor * usage.read", "usage.read", "reads of a long prompt at half price"),
+            Mutant("tariff.lifetimes[name].write", "tariff.lifetimes[tariff.plan].write", "one price for both"),
+            Mutant("if call.purpose == CALL else 0.0", "", "pings are dear without a cache"),
+            Mutant("if charge.purpose == CALL:", "if True:", "pings count as traffic"),
+            Mutant(
+                "self.read_usd + self.written_usd + self.uncached_usd + self.storage_usd\n\n    @property\n"
+                "    def share",
+                "self.read_usd + self.written_usd + self.uncached_usd\n\n    @property\n    def share",
+                "a bill without storage",
+            ),
+            Mutant("call.output_tokens * (prices", "call.input_tokens * (prices", "answers by the prompt"),
+            Mutant("factor * plain_usd", "plain_usd", "a long prompt is cheap without a cache"),
+            Mutant("self.added_usd += charge.input_usd", "self.added_usd += charge.read_usd * 0", "pings for nothing"),
+            Mutant(
+                "hit_probability=hit_probability,\n        seed", "hit_probability=1.0,\n        seed", "no routing"
+            ),
+        ),
+    ),
+    Group(
         file="kvtier/commands/cost.py",
         tests=("tests/econ/test_cost_command.py",),
         mutants=(
@@ -2533,6 +2599,118 @@ GROUPS: tuple[Group, ...] = (
         tests=("tests/sim/test_trace_command.py",),
         mutants=(Mutant("beside.unlink(missing_ok=True)", "pass", "half a file is left"),),
     ),
+    Group(
+        file="kvtier/econ/billing/breakeven.py",
+        tests=("tests/econ/test_billing_tariffs.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("(write - 1) / (1 - read)", "(write - 1) / (write - read)", "k for h"),
+            Mutant("(write - 1) / (write - read)", "(write - 1) / (1 - read)", "h for k"),
+            Mutant("-math.log1p(-hit", "math.log1p(hit", "a rate that is too low"),
+            Mutant("(longer_write - read) / (write - read)) /", "longer_write / write) /", "reads forgotten"),
+            Mutant("(longer_write - write) / (write - read)", "(longer_write - write) / write", "an expiry's read"),
+            Mutant("write / read - 1 - _EPSILON", "write / read - _EPSILON", "a ping too many"),
+            Mutant("- 1 - _EPSILON", "- 1", "49 pings by rounding"),
+            Mutant("most_pings(write=write, read=read) + 1)", "most_pings(write=write, read=read))", "an hour less"),
+            Mutant("(input_usd_per_mtok - cached_usd_per_mtok)", "input_usd_per_mtok", "a reuse that costs nothing"),
+            Mutant("num_calls * (write - read) - write", "num_calls * (write - read)", "the call ahead is free"),
+            Mutant("0 <= read < 1 <= write", "0 <= read <= 1 <= write", "a division by zero"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/strategies.py",
+        tests=("tests/econ/test_billing_traffic.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("if newest[ping.conversation or 0] != number:", "if False:", "pings go on after the next call"),
+            Mutant("if sent + 1 < limit:", "if sent < limit:", "a ping too many"),
+            Mutant("due[0][0] < time_s", "due[0][0] <= time_s", "a ping with the call"),
+            Mutant("if marked and call.marks else", "if call.marks else", "an automatic cache is pinged in part"),
+            Mutant("call.marks[-1].position if marked", "call.marks[0].position if marked", "half is let go"),
+            Mutant("call.ends[position] >= minimum_tokens", "True", "what nobody stores is pinged"),
+            Mutant('    yield from until(float("inf"))\n', "", "no pings after the last call"),
+            Mutant("reversed(call.ids.tolist())", "call.ids.tolist()", "a session goes on where another began"),
+            Mutant("    if found is None and len(call.ids):", "    if len(call.ids):", "a trace's numbers are lost"),
+            Mutant("not sent.is_live(first, last)", "True", "a call ahead of what is there"),
+            Mutant("first.ends[last] >= minimum_tokens", "True", "a call ahead for nothing"),
+            Mutant("time_s=later_s, ", "", "the calls do not wait"),
+            Mutant("ready[0][0] < oldest_s", "ready", "out of order"),
+            Mutant(
+                "group[0].time_s + within_s <= call.time_s]", "group[0].time_s + within_s < call.time_s]", "waits on"
+            ),
+            Mutant("Mark(position, lifetime)", "Mark(position)", "five minutes before an hour"),
+            Mutant("min((_shared(first, other)", "max((_shared(first, other)", "what only some share"),
+            Mutant("marks=marks if marked else None", "marks=None", "the call ahead stores by chance"),
+            Mutant("if mark.position <= last)", "if True)", "marks beyond its end"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/marking.py",
+        tests=("tests/econ/test_billing_traffic.py",),
+        mutants=(
+            Mutant("for position in (shared - 1, last) if", "for position in (last,) if", "no second mark"),
+            Mutant("yield call if call.marks is not None else", "yield", "marks that were set are lost"),
+            Mutant("max(_GROWTH * have, minimum_tokens)", "max(have, minimum_tokens)", "made anew at every turn"),
+            Mutant("max(_GROWTH * have, minimum_tokens)", "_GROWTH * have", "made below the minimum"),
+            Mutant("            marked[call.ids[deepest]] = True\n", "", "made and forgotten"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/calls.py",
+        tests=("tests/econ/test_billing_traffic.py",),
+        mutants=(
+            Mutant(
+                "request.input_tokens // block_tokens", "-(-request.input_tokens // block_tokens)", "a partial block"
+            ),
+            Mutant("min(len(request.blocks), ", "max(0, ", "blocks that a trace does not have"),
+            Mutant("last_s <= request.time_s < math.inf", "request.time_s < math.inf", "time runs backwards"),
+            Mutant("< math.inf", "<= math.inf", "a call at no time"),
+            Mutant("request.input_tokens < 0 or ", "", "a prompt of fewer than no tokens"),
+            Mutant(" or request.output_tokens < 0", "", "an answer of fewer than no tokens"),
+            Mutant("in_content_blocks=False", "in_content_blocks=True", "look-back in blocks of a trace"),
+            Mutant("if block_tokens < 1:", "if block_tokens < 0:", "blocks of nothing"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/conversation.py",
+        tests=("tests/econ/test_billing_traffic.py",),
+        mutants=(
+            Mutant("(parent, name, tokens)", "(-1, name, tokens)", "a segment is the same after another prefix"),
+            Mutant("(parent, name, tokens)", "(parent, name, 0)", "lengths do not count"),
+            Mutant("if call.time_s < last_s:", "if False:", "time runs backwards"),
+            Mutant("enumerate(lines, start=1)", "enumerate(lines)", "the line before is blamed"),
+            Mutant("        last_s = call.time_s\n", "", "time may run backwards"),
+            Mutant("if order < rank:", "if False:", "a system prompt at the end"),
+            Mutant('return f"text {', 'return f"id {', "a text is the id of its digest's letters"),
+            Mutant("or value < 0:", "or False:", "fewer than no tokens"),
+            Mutant(
+                "isinstance(value, bool) or not isinstance(value, int)", "not isinstance(value, int)", "True is one"
+            ),
+            Mutant("not 0 <= value < math.inf", "not 0 <= value", "a call at no time"),
+            Mutant(" and said in lifetimes:", ":", "a lifetime that nobody offers"),
+            Mutant("marks=tuple(marks) or None", "marks=tuple(marks)", "nothing said is nothing marked"),
+            Mutant("and text is None:", ":", "an id and a text"),
+            Mutant("OverflowError, RecursionError) as exc:", "OverflowError) as exc:", "a bomb of brackets"),
+            Mutant("ValueError, OverflowError,", "ValueError,", "a number as long as a line"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/tariffs.py",
+        tests=("tests/econ/test_billing_tariffs.py", "tests/econ/test_billing_rules.py"),
+        mutants=(
+            Mutant("    if not named:", "    if False:", "figures without a source"),
+            Mutant('(table.get("title") and table.get("date"))', 'table.get("title")', "sources without a date"),
+            Mutant("or not value >= 0:", "or False:", "prices below zero"),
+            Mutant("or not value > 0:", "or value < 0:", "a lifetime of nothing"),
+            Mutant("    if name not in known:", "    if False:", "names that mean nothing"),
+            Mutant("writes.get(plan, prices.input_usd_per_mtok)", "prices.input_usd_per_mtok", "writes for nothing"),
+            Mutant('for name in ("minimum_tokens",) if name in model', "for name in ()", "one minimum for all"),
+            Mutant("if rules[other].entries == rules[plan].entries", "if True", "lifetimes of another cache"),
+            Mutant("if prices.input_usd_per_mtok == 0:", "if False:", "shares of nothing"),
+            Mutant("if self.made_apart and self.refreshed_on_use:", "if False:", "rent that nobody counts"),
+            Mutant("tariff.model == firsts[tariff.provider]", "True", "every model ever"),
+            Mutant("if not providers or tariff.provider in providers", "", "providers nobody asked for"),
+            Mutant("if self.entries not in ENTRIES:", "if False:", "entries that end nowhere"),
+        ),
+    ),
 )
 
 
@@ -2554,7 +2732,7 @@ def copied() -> Iterator[Path]:
     """A copy of what the tests need, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="kvtier-mutant-") as name:
         place = Path(name)
-        for part in ("kvtier", "tests", "benchmarks"):
+        for part in ("kvtier", "tests", "benchmarks", "examples"):
             shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
         shutil.copy(ROOT / "pyproject.toml", place)
         (place / "conftest.py").write_text(CONFTEST)

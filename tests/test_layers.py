@@ -53,7 +53,7 @@ STRANGERS = [
 
 PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "policy.base", "policy.registry", "sim"]
 PURE += ["index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
-PURE += ["econ.profile"]
+PURE += ["econ.profile", "econ.billing.bills"]
 JUDGEMENT = ["policy", "index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
 NO_CLOCK_NO_FILES = {"asyncio", "io", "os", "pathlib", "random", "socket", "tempfile", "threading", "time"}
 
