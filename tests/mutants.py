@@ -120,7 +120,10 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/policy/lru.py",
-        tests=("tests/policy/test_lru.py",),
+        tests=(
+            "tests/policy/test_lru.py",
+            "tests/test_placement_aging.py",
+        ),
         mutants=(
             Mutant(
                 "for key in reversed(keys):\n            self._order",
@@ -132,8 +135,8 @@ GROUPS: tuple[Group, ...] = (
                 "for key in keys:\n            if key",
                 "a touched head is older than its tail",
             ),
-            Mutant("elif self._take_old(key):", "else:", "touching an absent name takes it up"),
-            Mutant("self._order.move_to_end(key)\n", "pass\n", "FIFO: a touch counts for nothing"),
+            Mutant("elif is_old and self._take_old(key):", "else:", "touching an absent name takes it up"),
+            Mutant("order.move_to_end(key)\n", "pass\n", "FIFO: a touch counts for nothing"),
             Mutant("self._order:\n                del", "keys:\n                del", "removing an absent name raises"),
             Mutant("and not len(self):", ":", "a restart's batch forgets what is on the shelf"),
             Mutant("self._passed[key] = None", "self._order[key] = None", "a refused block becomes the newest"),
@@ -146,11 +149,23 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("if row in self._left:", "if True:", "a touched block leaves as an old one"),
             Mutant("self._left.remove(row)\n        return True", "return True", "a touched block is there twice"),
+            Mutant("        self.touch(keys)\n", "        pass\n", "a prompt's tail stays younger than its head"),
+            Mutant(
+                "bool(self._passed) or self._shelf is not None", "self._shelf is not None", "who was refused stays old"
+            ),
+            Mutant(
+                "bool(self._passed) or self._shelf is not None", "bool(self._passed)", "a use of the shelf is missed"
+            ),
         ),
     ),
     Group(
         file="kvtier/policy/sweeping.py",
-        tests=("tests/policy/test_fifo.py", "tests/policy/test_wtinylfu.py", "tests/policy/test_s3fifo.py"),
+        tests=(
+            "tests/policy/test_fifo.py",
+            "tests/policy/test_wtinylfu.py",
+            "tests/policy/test_s3fifo.py",
+            "tests/test_reconsidering.py",
+        ),
         mutants=(
             Mutant("            if evictable(key):", "            if evictable(key) or True:", "nobody is asked"),
             Mutant("del queue[key]", "pass", "a victim is still held"),
@@ -162,15 +177,56 @@ GROUPS: tuple[Group, ...] = (
             Mutant(
                 "if not batch:\n            yield None", "if not batch:\n            return", "nobody may come later"
             ),
+            Mutant("self._waiting.add(key)", "self._free[key] = None", "a head is asked about in every sweep"),
+            Mutant(
+                "            self._waiting.remove(key)\n            self._free", "            self._free", "there twice"
+            ),
+            Mutant(
+                "if key in self._waiting:\n            self._waiting.remove(key)\n            self",
+                "if True:\n            self",
+                "a stranger is freed",
+            ),
+            Mutant("self._free[key] = None", "pass", "who is freed is lost"),
+            Mutant("self._free.popitem(last=False)[0]", "self._free.popitem()[0]", "who was freed last is given first"),
+            Mutant("self._refused.append(key)", "self._free[key] = None", "a refused block is asked about without end"),
+            Mutant("self._free.update(dict.fromkeys(self._refused))", "pass", "a refused block never leaves"),
+            Mutant("        self._refused.clear()\n", "", "who was refused once is there for ever"),
+            Mutant("            del self._free[key]\n", "            pass\n", "who is removed is given all the same"),
+            Mutant(
+                "            self._waiting.remove(key)\n        elif",
+                "            pass\n        elif",
+                "who is removed waits",
+            ),
+            Mutant("len(self._waiting) + len(self._free)", "len(self._waiting)", "who is free is not counted"),
         ),
     ),
     Group(
         file="kvtier/policy/fifo.py",
-        tests=("tests/policy/test_fifo.py",),
+        tests=(
+            "tests/policy/test_fifo.py",
+            "tests/test_reconsidering.py",
+        ),
         mutants=(
             Mutant("for key in reversed(keys):", "for key in keys:", "heads leave before tails"),
-            Mutant("self._order.pop(key, None)", "self._order.pop(key)", "removing an absent name raises"),
-            Mutant("return len(self._order)", "return len(self._order) + 1", "one too many is counted"),
+            Mutant(
+                "if key in self._order:\n                del",
+                "if True:\n                del",
+                "removing an absent name raises",
+            ),
+            Mutant("return len(self._order) + len(self._aside)", "return len(self._order)", "who waits is not counted"),
+            Mutant("self._aside.discard(key)", "pass", "who waits cannot be removed"),
+            Mutant("self._aside.free(key)", "pass", "who waits never leaves"),
+            Mutant(
+                "if not was_aside and leaves is not False:", "if not was_aside and leaves:", "who waits is there twice"
+            ),
+            Mutant(
+                "if not was_aside and leaves is not False:", "if leaves is not False:", "who was freed cannot leave"
+            ),
+            Mutant("                    aside.put(key)", "                    pass", "who must wait is lost"),
+            Mutant(
+                "                    aside.refuse(key)", "                    pass", "who was freed and refused is lost"
+            ),
+            Mutant("            aside.end()", "            pass", "who was freed and refused never leaves"),
         ),
     ),
     Group(
@@ -209,7 +265,10 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/policy/sieve.py",
-        tests=("tests/policy/test_sieve.py",),
+        tests=(
+            "tests/policy/test_sieve.py",
+            "tests/test_reconsidering.py",
+        ),
         mutants=(
             Mutant("for key in reversed(keys):", "for key in keys:", "heads leave before tails"),
             Mutant("self._used[key] = False", "self._used[key] = True", "a new block counts as used"),
@@ -226,24 +285,40 @@ GROUPS: tuple[Group, ...] = (
                 "del self._ahead[key]\n                if False:",
                 "a hand with nothing ahead",
             ),
-            Mutant("elif key not in refused:", "else:", "a refused block is asked about again"),
+            Mutant(
+                "if used[key] or key in refused:",
+                "if key in refused:",
+                "a used block leaves as if it were not",
+            ),
+            Mutant("used[key] or key in refused", "used[key]", "a refused block is asked about again"),
+            Mutant("refused.add(key)", "pass", "a sweep without end"),
             Mutant("del used[key]", "pass", "a victim is still counted"),
             Mutant(
-                "else:\n                self._passed[key] = None",
-                "else:\n                self._ahead[key] = None",
+                "used[key] = False\n                    self._passed[key] = None",
+                "used[key] = False\n                    self._ahead[key] = None",
                 "CLOCK",
             ),
             Mutant(
-                "            if not self._ahead:\n                self._turn()\n            if leaves:",
-                "            if not self._ahead and not leaves:\n                self._turn()\n            if leaves:",
+                "if not self._ahead:\n                    self._turn()\n                if leaves:",
+                "if not self._ahead and not leaves:\n                    self._turn()\n                if leaves:",
                 "a sweep closed at the newest block leaves nothing ahead of the hand",
             ),
             Mutant("popitem(last=False)", "popitem()", "the hand walks from new to old"),
+            Mutant("elif not self._aside.discard(key):", "else:", "who waits cannot be removed"),
+            Mutant("self._aside.free(key)", "pass", "who waits never leaves"),
+            Mutant("                    aside.put(key)", "                    pass", "who must wait is lost"),
+            Mutant(
+                "                    aside.refuse(key)", "                    pass", "who was freed and refused is lost"
+            ),
+            Mutant("            aside.end()", "            pass", "who was freed and refused never leaves"),
         ),
     ),
     Group(
         file="kvtier/policy/s3fifo.py",
-        tests=("tests/policy/test_s3fifo.py",),
+        tests=(
+            "tests/policy/test_s3fifo.py",
+            "tests/test_reconsidering.py",
+        ),
         mutants=(
             Mutant("max(1, capacity_blocks // 10)", "capacity_blocks // 10", "no block on trial in a small tier"),
             Mutant("capacity_blocks - self._small_blocks", "capacity_blocks", "a main queue that is never full"),
@@ -270,21 +345,58 @@ GROUPS: tuple[Group, ...] = (
             Mutant("del ghost[key]\n                returning", "returning", "the ghost keeps who came back"),
             Mutant("while len(returning) > self._ghost_blocks:", "while False:", "names that never come pile up"),
             Mutant("self._small if key in self._small else self._main", "self._main", "removing raises"),
-            Mutant("len(self._main) > self._main_blocks", "len(self._main) >= self._main_blocks", "trials come second"),
+            Mutant(
+                "len(self._main_aside) > self._main_blocks",
+                "len(self._main_aside) >= self._main_blocks",
+                "trials come second",
+            ),
             Mutant("(unused, failed, unused)", "(unused, failed)", "who passed its trial in a sweep is left out"),
             Mutant("else (failed, unused)", "else (failed,)", "the main queue never gives a victim"),
             Mutant("self._has_evicted = True", "pass", "new blocks pass as proven for ever"),
             Mutant("del self._uses[victim]", "pass", "a victim is still counted"),
-            Mutant("uses[key] = 0\n                del", "del", "uses on trial count in the main queue"),
+            Mutant("uses[key] = 0\n                main", "main", "uses on trial count in the main queue"),
             Mutant(
-                "main[key] = None\n            elif evictable",
-                "pass\n            elif evictable",
+                "main[key] = None\n            elif leaves:",
+                "pass\n            elif leaves:",
                 "who passed its trial is lost",
             ),
             Mutant("ghost[key] = None", "pass", "who failed is forgotten"),
             Mutant("ghost.popitem(last=False)", "ghost.popitem()", "the ghost forgets the newest"),
             Mutant("uses[key] -= 1", "uses[key] = 0", "three uses are as good as one"),
             Mutant("main.move_to_end(key)", "num_refused += 1", "a used block keeps its place and is passed over"),
+            Mutant("islice(main, num_refused, 2", "islice(main, 0, 2", "what was refused is asked about again"),
+            Mutant(
+                "len(self._main) + len(self._main_aside)", "len(self._main)", "who waits does not fill the main queue"
+            ),
+            Mutant("self._small_aside.free(key)", "pass", "who waits on trial never leaves"),
+            Mutant("self._main_aside.free(key)", "pass", "who waits in the main queue never leaves"),
+            Mutant("self._take_back(key, num + 1)", "pass", "a use of who waits counts for nothing"),
+            Mutant(
+                "if self._main_aside.discard(key):\n                self",
+                "if False:\n                self",
+                "a use of who waits counts for nothing",
+            ),
+            Mutant(
+                "elif self._small_aside.discard(key):", "elif False:", "who passes while it waits is on trial for ever"
+            ),
+            Mutant("self._small_aside.discard(key) or ", "", "who waits on trial cannot be removed"),
+            Mutant(" or self._main_aside.discard(key)", "", "who waits in the main queue cannot be removed"),
+            Mutant("            self._small_aside.end()", "            pass", "who was refused on trial never leaves"),
+            Mutant(
+                "            self._main_aside.end()",
+                "            pass",
+                "who was refused in the main queue never leaves",
+            ),
+            Mutant(
+                "_failed(key)\n                yield key\n            elif leaves is None:",
+                "_failed(key)\n                yield key\n            elif False:",
+                "who waits on trial is lost",
+            ),
+            Mutant(
+                "                aside.refuse(key)\n            else:",
+                "                pass\n            else:",
+                "who was freed and refused is lost",
+            ),
         ),
     ),
     Group(
@@ -479,6 +591,10 @@ GROUPS: tuple[Group, ...] = (
             Mutant("self._file(time_s, [key])", "pass", "who is held at a clean-up never lapses"),
             Mutant("self._entries -= len(names)", "pass", "cleans up too often"),
             Mutant("refresh, setting.depth)", "refresh)", "depth is not passed on"),
+            Mutant("self._inner.arrange(keys)", "pass", "an inner order is not arranged"),
+            Mutant("self._inner.reconsider(key)", "pass", "who waits in the inner policy never leaves"),
+            Mutant("if isinstance(self._inner, Arranging):", "if True:", "an inner policy without order raises"),
+            Mutant("if isinstance(self._inner, Reconsidering):", "if True:", "an inner policy that asks always raises"),
         ),
     ),
     Group(
@@ -528,19 +644,25 @@ GROUPS: tuple[Group, ...] = (
         file="kvtier/index.py",
         tests=(
             "tests/test_index.py",
-            "tests/test_intake.py",
             "tests/test_placement.py",
-            "tests/test_placement_machine.py",
+            "tests/test_placement_aging.py",
+            "tests/test_placement_expiry.py",
+            "tests/test_reconsidering.py",
+            "tests/test_intake.py",
             "tests/test_resting.py",
+            "tests/test_placement_machine.py",
+            "tests/test_intake_machine.py",
         ),
         mutants=(
             Mutant("(self.tiers & -self.tiers).bit_length() - 1", "self.tiers.bit_length() - 1", "reads the slowest"),
             Mutant("stack.extend(node.children)", "pass", "descendants outlive their parent"),
-            Mutant("if node is None or node.dead:", "if node is None:", "a dead block counts as in flight"),
+            Mutant(
+                "if node is not None and not node.dead:", "if node is not None:", "a dead block counts as in flight"
+            ),
             Mutant("keys[: len(tiers)]", "keys", "a match that is longer than what is held"),
             Mutant("parent.adopt(node)", "pass", "every block is a leaf"),
             Mutant("assert not parent.dead", "pass", "a block under a dead parent"),
-            Mutant("node.parent.disown(node)", "pass", "a parent never becomes a leaf again"),
+            Mutant("parent.disown(node)", "pass", "a parent never becomes a leaf again"),
             Mutant("node.dead = True", "pass", "what was given up is still there"),
             Mutant("if node.dead and node.moves == 0 and", "if node.dead and", "a late move hits a new block"),
             Mutant("self.nodes.get(node.key) is node", "node.key in self.nodes", "a former self unlists the new one"),
@@ -561,20 +683,36 @@ GROUPS: tuple[Group, ...] = (
             Mutant("if not resting:", "if False:", "what nobody needs is kept for ever"),
             Mutant("if not there:", "if there is None:", "an arriving block is served"),
             Mutant("held = 1 << resting.tier", "held = 1", "a block asleep is read from another tier"),
-            Mutant("there = held & self.readable", "there = held", "what cannot be read is served"),
+            Mutant("there = held & readable", "there = held", "what cannot be read is served"),
             Mutant(
                 '"unavailable" if held else "in_flight"', '"in_flight"', "what cannot be read looks as if it would come"
+            ),
+            Mutant("0 if there & 1 else", "0 if there & 3 else", "what lies in the second tier is read from the first"),
+            Mutant(
+                "if self.on_leaf is not None and parent.is_leaf:",
+                "if self.on_leaf is not None:",
+                "who has a child left is called a leaf",
+            ),
+            Mutant("self.on_leaf(parent)", "pass", "nobody hears of a leaf"),
+            Mutant("self.asleep + (len", "(len", "children asleep do not count"),
+            Mutant(
+                "len(several) if isinstance(several, dict) else several is not None",
+                "several is not None",
+                "two children count as one",
             ),
         ),
     ),
     Group(
         file="kvtier/placement.py",
         tests=(
-            "tests/test_intake.py",
             "tests/test_placement.py",
-            "tests/test_intake_machine.py",
-            "tests/test_placement_machine.py",
+            "tests/test_placement_aging.py",
+            "tests/test_placement_expiry.py",
+            "tests/test_reconsidering.py",
+            "tests/test_intake.py",
             "tests/test_resting.py",
+            "tests/test_placement_machine.py",
+            "tests/test_intake_machine.py",
         ),
         mutants=(
             Mutant("[*before, *chain.keys, *hold]", "[*chain.keys, *hold]", "a chain evicts the parent it hangs on"),
@@ -601,10 +739,14 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("node.tiers >> last & 1 or node.moves", "node.tiers >> last & 1", "two moves of one block at once"),
             Mutant("for rules in self._rules:", "for rules in self._rules[:1]:", "a hit counts in one tier only"),
-            Mutant("move.src < move.dst and not move.keep:", "False:", "sunk heads leave before sunk tails"),
+            Mutant(
+                "sunk if src is not None and src < dst and not keep else arrived",
+                "arrived",
+                "sunk heads leave before sunk tails",
+            ),
             Mutant("for node in nodes if node.tiers >> tier & 1", "for node in nodes", "a policy orders the dead"),
-            Mutant("self._drop_below(node, move)", "pass", "a promoted block stays below for ever"),
-            Mutant("or self._rules[src].durable:", ":", "a disk block is deleted when it is used"),
+            Mutant("self._drop_below(node, src)", "pass", "a promoted block stays below for ever"),
+            Mutant("not self._rules[src].durable and ", "", "a disk block is deleted when it is used"),
             Mutant("self._used[move.dst] -= 1", "pass", "a failed arrival keeps its place"),
             Mutant(
                 "[move.dst] -= 1\n            if move.src is not None and not move.keep:",
@@ -635,21 +777,21 @@ GROUPS: tuple[Group, ...] = (
                 "children before parents",
             ),
             Mutant(
-                "and not move.keep:\n                self._intake.left(node, move.src)\n            if",
-                ":\n                self._intake.left(node, move.src)\n            if",
+                " and not keep:\n                self._intake.left(node, src)",
+                ":\n                self._intake.left(node, src)",
                 "a copy that stays is not counted",
             ),
             Mutant(
-                "if not self._intake.arrived(node, move.dst) or node.dead:",
+                "if not (quiet or self._intake.arrived(node, dst)) or node.dead:",
                 "if node.dead:",
                 "a block taken away as it came is served",
             ),
             Mutant(
-                "if not self._intake.arrived(node, move.dst) or node.dead:",
-                "if not self._intake.arrived(node, move.dst):",
+                "if not (quiet or self._intake.arrived(node, dst)) or node.dead:",
+                "if not (quiet or self._intake.arrived(node, dst)):",
                 "the dead arrive",
             ),
-            Mutant("self._intake.adopt(node.key)", "pass", "strangers wait for a parent that is here"),
+            Mutant("self._intake.adopt(key)", "pass", "strangers wait for a parent that is here"),
             Mutant("self._intake.catch_up(node)", "pass", "what was heard during a move is forgotten"),
             Mutant(
                 "if node.dead and not node.moves:",
@@ -678,14 +820,65 @@ GROUPS: tuple[Group, ...] = (
                 "if not sweep",
                 "room is made for what cannot be read",
             ),
+            Mutant("src < dst and not keep else", "src < dst else", "a copy's tail is younger than its head"),
+            Mutant("reversed(victims)", "victims", "who left last is the oldest below"),
+            Mutant("self.index.nodes, self._intake.is_quiet", "self.index.nodes, True", "what others do is overlooked"),
+            Mutant(
+                "if not (quiet and node.tiers and not node.doomed):",
+                "if not (quiet and node.tiers):",
+                "a damaged copy stays",
+            ),
+            Mutant(
+                "if not (quiet and node.tiers and not node.doomed):", "if not quiet:", "the dead are never swept out"
+            ),
+            Mutant("policy.arrange(keys)", "pass", "a prompt's tail is younger than its head"),
+            Mutant("rules.admission.touch(keys)", "pass", "an admission knows no prompt"),
+            Mutant(
+                "new = [key for key in chain.keys if self.index.get(key) is None]",
+                "new = list(chain.keys)",
+                "what is held is asked about",
+            ),
+            Mutant("chain.keys.index(new[worth])", "worth", "what is held counts as refused"),
+            Mutant("keys = keys[: admission.admit(keys)]", "pass", "what is not worth it is copied on insertion"),
+            Mutant("node.moves or node.leases or sweep", "node.moves or sweep", "a leased block expires"),
+            Mutant("node.moves or node.leases or sweep", "node.leases or sweep", "a block on its way expires"),
+            Mutant(
+                "stuck.append(node)",
+                "moves += self._books.kill(node)",
+                "a policy is told of a block in the midst of its sweep",
+            ),
+            Mutant(
+                "any(each.leases for each in self.index.subtree(node))",
+                "False",
+                "a leased block goes with the one it hangs on",
+            ),
+            Mutant(
+                "            moves += sweep.orders()\n            for",
+                "            for",
+                "who leaves in time is never moved",
+            ),
+            Mutant("if isinstance(rules.policy, Expiring)]", "if False]", "nothing expires"),
         ),
     ),
     Group(
         file="kvtier/room.py",
-        tests=("tests/test_placement.py", "tests/test_placement_machine.py"),
+        tests=(
+            "tests/test_placement.py",
+            "tests/test_placement_aging.py",
+            "tests/test_placement_expiry.py",
+            "tests/test_reconsidering.py",
+            "tests/test_intake.py",
+            "tests/test_resting.py",
+            "tests/test_placement_machine.py",
+            "tests/test_intake_machine.py",
+        ),
         mutants=(
-            Mutant("key=lambda move: (-(move.src or 0)", "key=lambda move: ((move.src or 0)", "upper tiers move first"),
-            Mutant("move.dst is not None))", "move.dst is None))", "copies before drops"),
+            Mutant(
+                "zip(reversed(self._drops), reversed(self._copies), strict=True)",
+                "zip(self._drops, self._copies, strict=True)",
+                "upper tiers move first",
+            ),
+            Mutant("for moves in (drops, copies)", "for moves in (copies, drops)", "copies before drops"),
             Mutant(
                 ".capacity_blocks:\n            books", ".capacity_blocks + 1:\n            books", "one over capacity"
             ),
@@ -693,20 +886,32 @@ GROUPS: tuple[Group, ...] = (
             Mutant("self._books.used[tier] -= unused", "pass", "a place set aside is never given back"),
             Mutant("if node.leases or node.moves", "if node.moves", "a leased block is evicted"),
             Mutant("node.leases or node.moves or", "node.leases or", "a block in flight is evicted"),
-            Mutant("if node.tiers & ~(1 << tier) or self", "if self", "a block held elsewhere too finds no way out"),
+            Mutant(
+                " or node.tiers & ~(1 << tier):\n            return True",
+                ":\n            return True",
+                "a block held elsewhere too finds no way out",
+            ),
             Mutant(
                 "[self._lies_elsewhere, self._may_leave]", "[self._may_leave]", "lost, though a copy could have gone"
             ),
             Mutant("[self._lies_elsewhere, self._may_leave]", "[self._lies_elsewhere]", "nothing is ever lost for it"),
-            Mutant("and self._may_leave(tier, key)", "", "a leased copy is dropped because there is another"),
-            Mutant(" and self._demote and", " and", "room is made below for those who do not sink"),
-            Mutant("return not protected and node.is_leaf", "return not protected", "a parent before its child"),
-            Mutant("return not protected and node.is_leaf", "return False", "a full store stays full"),
-            Mutant("(protected and not self._may_sink)", "False", "a promotion makes room with its own chain"),
-            Mutant("return not protected and node.is_leaf", "return node.is_leaf", "a prompt drops its own head"),
-            Mutant("below < len(self._victims) and ", "", "below the last"),
-            Mutant("if not self._spare[below] and below", "if below", "two blocks leave for one place"),
-            Mutant("if node.tiers & ~(1 << tier) or not self", "if not self", "a block is moved to where it is"),
+            Mutant(
+                " and self._may_leave(tier, protected, key)", "", "a leased copy is dropped because there is another"
+            ),
+            Mutant("self._demote and self._is_worth", "self._is_worth", "room is made below for those who do not sink"),
+            Mutant(
+                "return node.is_leaf and key not in protected",
+                "return key not in protected",
+                "a parent before its child",
+            ),
+            Mutant("return node.is_leaf and key not in protected", "return False", "a full store stays full"),
+            Mutant("(key in protected and not self._may_sink)", "False", "a promotion makes room with its own chain"),
+            Mutant(
+                "return node.is_leaf and key not in protected", "return node.is_leaf", "a prompt drops its own head"
+            ),
+            Mutant("if tier == len(self._books.rules):", "if False:", "below the last"),
+            Mutant("if not self._spare[below] and self", "if self", "two blocks leave for one place"),
+            Mutant("if self._lies_near(node, tier) or not self", "if not self", "a block is moved to where it is"),
             Mutant("self._spare[tier + 1] -= 1", "pass", "one place below for two victims"),
             Mutant(
                 "node.tiers &= ~(1 << tier)\n        self._books.begin",
@@ -717,6 +922,46 @@ GROUPS: tuple[Group, ...] = (
                 "Move(node.key, tier, tier + 1)",
                 "Move(node.key, tier, tier + 1, keep=True)",
                 "a victim keeps the place it should free",
+            ),
+            Mutant(
+                "if self._lies_near(node, tier) or not self._sinks[tier]:",
+                "if self._lies_near(node, tier):",
+                "who does not sink sinks",
+            ),
+            Mutant(
+                "self._is_worth(key, tier + 1) and self._room_below(tier)",
+                "self._room_below(tier) and self._is_worth(key, tier + 1)",
+                "one leaves for a block that does not come",
+            ),
+            Mutant(
+                "return admission is None or admission.admit([key]) > 0", "return True", "what is not worth it sinks"
+            ),
+            Mutant(
+                "(4 << tier) - 1 & ~(1 << tier)", "(2 << tier) - 1 & ~(1 << tier)", "a copy in the next tier is none"
+            ),
+            Mutant("(4 << tier) - 1 & ~(1 << tier)", "~(1 << tier)", "what lies far below does not sink"),
+            Mutant(
+                "if not node.is_leaf and self._books.asks_again:\n            return None\n",
+                "",
+                "heads are asked about in every sweep",
+            ),
+            Mutant(" and self._books.asks_again:", ":", "heads of several tiers wait for ever"),
+            Mutant("self._books.come_down(node)", "pass", "who falls back on a copy is old there"),
+            Mutant(
+                "self._fallen.append(node)",
+                "self._books.come_down(node)",
+                "a policy is told of a block in the midst of its sweep",
+            ),
+            Mutant(
+                "if node.tiers and node.fastest > tier:",
+                "if node.tiers:",
+                "who lies above is arranged by what is below",
+            ),
+            Mutant("self._books.rules[tier].policy.remove([node.key])", "pass", "a policy orders who expired"),
+            Mutant(
+                " or node.tiers & ~(1 << tier):\n            self._books",
+                ":\n            self._books",
+                "who lies far below is lost when its time is over",
             ),
         ),
     ),
@@ -1404,11 +1649,14 @@ GROUPS: tuple[Group, ...] = (
     Group(
         file="kvtier/books.py",
         tests=(
-            "tests/test_intake.py",
             "tests/test_placement.py",
-            "tests/test_intake_machine.py",
-            "tests/test_placement_machine.py",
+            "tests/test_placement_aging.py",
+            "tests/test_placement_expiry.py",
+            "tests/test_reconsidering.py",
+            "tests/test_intake.py",
             "tests/test_resting.py",
+            "tests/test_placement_machine.py",
+            "tests/test_intake_machine.py",
         ),
         mutants=(
             Mutant("label.depth == 0 or (parent", "(parent", "no prompt can begin"),
@@ -1459,6 +1707,16 @@ GROUPS: tuple[Group, ...] = (
                 "what was given up is still somebody's child",
             ),
             Mutant("del siblings[tier, key]", "pass", "a stranger that left is taken up"),
+            Mutant("self.arranging[node.fastest]", "self.arranging[0]", "who falls back on a copy is old there"),
+            Mutant(
+                "tiers[0].policy if len(tiers) == 1 else None",
+                "tiers[0].policy",
+                "several tiers ask again, and not always",
+            ),
+            Mutant("self._only.reconsider(node.key)", "pass", "who waits is never asked about"),
+            Mutant("changing |= 1 << tier", "changing = 1 << tier", "a block on its way out is taken up again"),
+            Mutant("changing = self.in_flight.get(node.key, 0)", "changing = 0", "an earlier move is forgotten"),
+            Mutant("return bool(self._children)", "return False", "strangers are never taken up"),
         ),
     ),
     Group(
@@ -1466,9 +1724,12 @@ GROUPS: tuple[Group, ...] = (
         tests=(
             "tests/test_intake.py",
             "tests/test_placement.py",
-            "tests/test_intake_machine.py",
-            "tests/test_placement_machine.py",
+            "tests/test_placement_aging.py",
+            "tests/test_placement_expiry.py",
+            "tests/test_reconsidering.py",
             "tests/test_resting.py",
+            "tests/test_placement_machine.py",
+            "tests/test_intake_machine.py",
         ),
         mutants=(
             Mutant(
@@ -1571,6 +1832,16 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("if not shared:", "if True:", "a restart drops what another process needs"),
             Mutant("if not shared:", "if False:", "orphans stay for ever"),
+            Mutant(
+                "return not self._heard and not self._books.strangers",
+                "return not self._heard",
+                "strangers wait for a parent that is here",
+            ),
+            Mutant(
+                "return not self._heard and not self._books.strangers",
+                "return not self._books.strangers",
+                "what was heard during a move is forgotten",
+            ),
         ),
     ),
     Group(

@@ -5,7 +5,7 @@ errors  spec  hashing  format  listing  metrics  config  answers  econ    facts 
    rates    ground  reuse    health
    formats                                           a block in fewer bytes, or encrypted, and back
    placement      tiers                              decide | move: neither sees the other
-       core  leases  neighbours  streaming  transfer  reader  writer  store
+       core  leases  neighbours  streaming  transfer  reader  writer  ruling  store
        sim                                        the decisions over a trace, and no tier
    opening  integrations  testing  doctor  __init__  edges
    oracle                                            asks the edges
@@ -29,7 +29,7 @@ LAYERS = [
     {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers", "econ"},
     {"policy", "index", "resting", "books", "room", "intake", "health", "formats", "rates", "ground", "reuse"},
     {"placement", "tiers"},
-    {"core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "store", "sim"},
+    {"core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "ruling", "store", "sim"},
     {"opening", "integrations", "testing", "doctor", "__init__"},
     {"oracle"},
     {"commands", "cli", "__main__"},
@@ -44,7 +44,18 @@ STRANGERS = [
     {"opening", "doctor"},
     *(
         {"sim", other}
-        for other in ("tiers", "core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "store")
+        for other in (
+            "tiers",
+            "core",
+            "leases",
+            "neighbours",
+            "streaming",
+            "transfer",
+            "reader",
+            "writer",
+            "ruling",
+            "store",
+        )
     ),
     {"formats", "policy"},
     {"formats", "index"},

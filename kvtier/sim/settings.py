@@ -22,6 +22,9 @@ TIER_NAMES = ("device", "host", "disk", "remote")
 """From the fastest to the slowest; what a profile has figures for."""
 
 
+_DURABLE = {"disk", "remote"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierSettings:
     """One tier of a replay."""
@@ -75,9 +78,14 @@ class Settings:
         if names != sorted(set(names), key=TIER_NAMES.index):
             raise ConfigError(f"tiers must come fastest first and once each, got {', '.join(names)}")
 
+    @property
+    def writes_through(self) -> bool:
+        """Whether new blocks are copied to the last tier at once: as in a store, where that is not memory too."""
+        return self.write == "on_insertion" and len(self.tiers) > 1 and self.tiers[-1].name in _DURABLE
+
     def keeps(self, tier: TierSettings) -> bool:
         """Whether a tier keeps its copy of a block that was brought up."""
-        return self.copies == "inclusive" or (self.copies == "disk" and tier.name in {"disk", "remote"})
+        return self.copies == "inclusive" or (self.copies == "disk" and tier.name in _DURABLE)
 
 
 def parse_capacity(text: str, block_bytes: int | None) -> int:

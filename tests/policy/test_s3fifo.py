@@ -214,3 +214,26 @@ def test_a_removed_block_is_not_remembered_as_a_failure():
     policy.insert(names(1))
 
     assert take(policy, 3) == names(2, 1, 4)
+
+
+def test_a_block_that_comes_back_unasked_is_no_memory_any_more():
+    policy = S3FIFO(10)
+    policy.insert(names(1))
+    take(policy, 1)
+    policy.insert(names(1))
+
+    policy.insert(names(2))
+    take(policy, 1)
+    policy.insert(names(3))
+    take(policy, 1)
+
+    assert list(policy._ghost) == names(1, 2)
+
+
+def test_who_passes_its_trial_in_a_sweep_is_asked_about_in_the_same_one():
+    policy = S3FIFO(10)
+    policy.insert(names(*range(11, 0, -1)))  # 1 on trial, ten in a main queue for nine
+    policy.touch(names(1))
+    policy.touch(names(1))
+
+    assert sweep_all(policy, lambda key: key == names(1)[0]) == names(1)

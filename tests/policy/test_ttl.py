@@ -6,6 +6,7 @@ import pytest
 
 from kvtier.errors import ConfigError
 from kvtier.policy.base import Expiring, Setting
+from kvtier.policy.fifo import FIFO
 from kvtier.policy.lru import LRU
 from kvtier.policy.ttl import TTL, ttl
 from kvtier.testing.policies import PolicyTests, names, sweep_all, take
@@ -208,3 +209,44 @@ def test_the_factory_keeps_blocks_for_five_minutes(clock):
 def test_the_factory_needs_a_clock():
     with pytest.raises(ConfigError, match="clock"):
         ttl(Setting(capacity_blocks=4))
+
+
+def test_arranging_orders_who_makes_room_and_is_no_use(policy, clock):
+    policy.insert(names(1))
+    policy.insert(names(2))
+    clock.now_s = 6.0
+
+    policy.arrange(names(1))
+
+    clock.now_s = 10.0
+    assert policy.lapsed() == names(2, 1)
+    assert take(policy, 2) == names(2, 1)
+
+
+def test_arranging_an_inner_policy_that_has_no_order_to_arrange_changes_nothing(clock):
+    policy = TTL(FIFO(), 10.0, clock)
+    policy.insert(names(1))
+    policy.insert(names(2))
+
+    policy.arrange(names(1))
+
+    assert sweep_all(policy) == names(1, 2)
+
+
+def test_who_need_not_wait_any_more_is_told_to_the_inner_policy(clock):
+    policy, asked = TTL(FIFO(), 10.0, clock), []
+    policy.insert(names(1))
+    take(policy, 1, lambda key: None)
+
+    assert sweep_all(policy, asked.append) == []
+    assert asked == []
+    policy.reconsider(*names(1))
+    assert sweep_all(policy) == names(1)
+
+
+def test_an_inner_policy_that_asks_always_need_not_be_told(policy):
+    policy.insert(names(1))
+
+    policy.reconsider(*names(1))
+
+    assert sweep_all(policy) == names(1)
