@@ -25,6 +25,7 @@ from kvtier.errors import ConfigError, KVTierError
 COMMANDS: dict[str, str] = {
     "check": "kvtier.commands.check",
     "compact": "kvtier.commands.compact",
+    "context": "kvtier.commands.context",
     "export": "kvtier.commands.export",
     "import": "kvtier.commands.import_",
     "inspect": "kvtier.commands.inspect",

@@ -1,0 +1,89 @@
+"""Policies that ask the cache: of all cuts that fit, which one is live?
+
+    history  s A B C D E F        cut at B: s B C D is live, E F is new
+                                  cut at D: s is live; D E F would have to be written again
+
+After an edit, a regeneration or a step back to another branch, an older cut may be live again; a front end
+that keeps no state between turns finds its own last cut so. Without edits and before anything expires
+``LongestLive`` cuts where ``Hysteresis`` does, exactly; so does ``CheapestLive`` as long as reading H tokens
+costs no more than starting again at L, r * H <= r * S + w * (L - S).
+
+The longest live prefix is not always the cheapest choice: a short one with a long remainder costs more than
+a fresh start at the low limit. That is what ``CheapestLive`` is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from kvtier.context.base import Bounded, Kept, Reason
+from kvtier.context.ledger import Live
+from kvtier.context.messages import Chat, Message
+from kvtier.context.prices import Prices
+
+
+class LongestLive(Bounded):
+    """The cut under the high limit with the longest live prefix; if none is live, all that fits, else the low limit.
+
+    Every cut that fits is asked about, some hundreds for a long chat. What the last call cut is remembered
+    only to say whether it was kept or another one recovered.
+    """
+
+    def trim(self, messages: Sequence[Message], live: Live) -> Kept:
+        """See ``ContextPolicy.trim``."""
+        chat = self._chat(messages)
+        found = dict(self._live_cuts(chat, live))
+        if found:
+            cut = max(found, key=lambda cut: (found[cut], -cut))
+            return self._answer(chat, cut, live, self._how(chat, cut))
+        whole = chat.lengths[chat.num_head] <= self.high_tokens
+        cut = chat.num_head if whole else chat.within(self.low_tokens)
+        return self._answer(chat, cut, live, self._why_none(chat, cut))
+
+    def _live_cuts(self, chat: Chat, live: Live) -> Iterator[tuple[int, int]]:
+        """Cuts that fit and of which more than the head is live, each with how much is."""
+        for cut, length in chat.lengths.items():
+            if length <= self.high_tokens:
+                tokens = min(live(chat.from_cut(cut)), length)
+                if tokens > chat.head_tokens:
+                    yield cut, tokens
+
+    def _how(self, chat: Chat, cut: int) -> Reason:
+        return "kept" if cut == self._remembered(chat) else "recovered"
+
+    def _why_none(self, chat: Chat, cut: int) -> Reason:
+        """Why a cut was taken of which no more than the head is live."""
+        last = self._remembered(chat)
+        if cut == last:
+            return "kept"
+        return "expired" if last is not None and chat.lengths[last] <= self.high_tokens else "trimmed"
+
+
+class CheapestLive(LongestLive):
+    """The cheapest for this request among the live cuts under the high limit and a fresh start at the low one.
+
+    Cost of a cut of ``length`` tokens of which c are live: r * c + w * (length - c). Of equals, the longest context.
+
+    Args:
+        high_tokens: As for ``Bounded``.
+        low_tokens: As for ``Bounded``.
+        prices: r and w.
+        first_roles: See ``Chat``.
+    """
+
+    def __init__(
+        self, high_tokens: int, low_tokens: int, prices: Prices, *, first_roles: Collection[str] | None = None
+    ) -> None:
+        super().__init__(high_tokens, low_tokens, first_roles=first_roles)
+        self.prices = prices
+
+    def trim(self, messages: Sequence[Message], live: Live) -> Kept:
+        """See ``ContextPolicy.trim``."""
+        chat = self._chat(messages)
+        found = dict(self._live_cuts(chat, live))
+        fallback = chat.within(self.low_tokens)
+        known = {fallback: min(live(chat.from_cut(fallback)), chat.lengths[fallback]), **found}
+        cut = min(known, key=lambda cut: (self.prices.of(chat.lengths[cut], known[cut]), cut))
+        if known[cut] > chat.head_tokens:
+            return self._answer(chat, cut, live, self._how(chat, cut))
+        return self._answer(chat, cut, live, "cheaper" if found else self._why_none(chat, cut))
