@@ -8,7 +8,6 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from kvtier.commands.output import add_json, add_plot, say, table, write_json
-from kvtier.context.base import Bounded
 from kvtier.context.choice import POLICIES, make_policy
 from kvtier.context.formulas import chunked_cost, hysteresis_cost, sliding_cost
 from kvtier.context.prices import Prices
@@ -81,7 +80,6 @@ def run(args: argparse.Namespace) -> int:
     """See ``kvtier.cli``."""
     settings = ChatSettings(gap=args.gap_kind, **{field: getattr(args, field) for _, field, _, _ in _CHAT})
     prices = Prices(write=args.write_price, read=args.read_price)
-    Bounded(args.high, args.low)  # refuses limits that cannot be, which not every policy looks at
     names = list(dict.fromkeys(args.policy))
     for name in names:
         make_policy(name, args.high, args.low, prices)
@@ -136,7 +134,8 @@ def _play(name: str, args: argparse.Namespace, settings: ChatSettings, prices: P
 def _text(args: argparse.Namespace, settings: ChatSettings, rows: dict[str, dict[str, Any]]) -> str:
     about = (
         f"{settings.turns:,} turns of {settings.user_tokens:,} + {settings.reply_tokens:,} tokens, "
-        f"head {settings.head_tokens:,}, limits {args.high:,} and {args.low:,}, a cached token {args.read_price:g}, another {args.write_price:g}, "
+        f"head {settings.head_tokens:,}, limits {args.high:,} and {args.low:,}, "
+        f"a cached token {args.read_price:g}, another {args.write_price:g}, "
         f"cache of {args.ttl:g} s, {args.gap_kind} gaps of {settings.gap_s:g} s"
     )
     events = [f"{event} {getattr(settings, event):g}" for event in (*EVENTS, "idle_share") if getattr(settings, event)]

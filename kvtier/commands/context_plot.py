@@ -19,6 +19,9 @@ _COLOURS = {
     "cheapest": "#17becf",
 }
 
+#: Turns up to which the sent tokens are drawn as they are; of longer chats the mean.
+_MOST_TEETH = 500
+
 
 def draw(by_turn: dict[str, dict[str, list[float]]], target: str, *, high: int, low: int) -> None:
     """Write a PNG.
@@ -47,7 +50,8 @@ def draw(by_turn: dict[str, dict[str, list[float]]], target: str, *, high: int, 
         cost.plot(turns, _smooth(columns["cost"], window), **style)
         served, sent = (_smooth(columns[name], window) for name in ("live_tokens", "tokens"))
         hits.plot(turns, [part / (whole or 1) for part, whole in zip(served, sent, strict=True)], **style)
-        context.plot(turns, columns["tokens"], **style)
+        teeth = len(turns) <= _MOST_TEETH
+        context.plot(turns, columns["tokens"] if teeth else _smooth(columns["tokens"], window), **style)
     cost.set(ylabel="cost of a turn, in uncached tokens", yscale="log", title=f"Mean of the last {window} turns")
     cost.yaxis.set_major_formatter("{x:,.0f}")
     hits.set(ylabel="share of tokens served by the cache", ylim=(-0.03, 1.03))
@@ -55,7 +59,8 @@ def draw(by_turn: dict[str, dict[str, list[float]]], target: str, *, high: int, 
     context.yaxis.set_major_formatter("{x:,.0f}")
     for limit, name in ((high, "high limit"), (low, "low limit")):
         context.axhline(limit, color="black", linewidth=0.8, linestyle=":")
-        context.annotate(name, (1, limit), xytext=(0, 3), textcoords="offset points", fontsize=8)
+        edge: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        context.annotate(name, (1, limit), xytext=(4, 0), va="center", fontsize=8, **edge)
     for axes in (cost, hits, context):
         axes.grid(visible=True, alpha=0.3)
     figure.legend(*cost.get_legend_handles_labels(), loc="outside lower center", ncols=3)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from kvtier.context.base import ContextPolicy
+from kvtier.context.base import Bounded, ContextPolicy
 from kvtier.context.lasting import CheapestLive, LongestLive
 from kvtier.context.limits import AppendOnly, ChunkedDrop, Hysteresis, SlidingWindow, TrimWhenExpired
 from kvtier.context.prices import Prices
@@ -36,13 +36,14 @@ def make_policy(
         >>> type(make_policy("hysteresis", 32_000, 16_000, Prices(write=1.25, read=0.1))).__name__
         'Hysteresis'
     """
+    Bounded(high_tokens, low_tokens)  # not every policy looks at both
     roles: dict[str, Any] = {"first_roles": first_roles}
     both = {"high_tokens": high_tokens, "low_tokens": low_tokens, **roles}
     makers: dict[str, Callable[[], ContextPolicy]] = {
         "append": AppendOnly,
         "sliding": partial(SlidingWindow, high_tokens, **roles),
         "hysteresis": partial(Hysteresis, **both),
-        "chunked": partial(ChunkedDrop, high_tokens, high_tokens - low_tokens, **roles),
+        "chunked": partial(ChunkedDrop, high_tokens, max(1, high_tokens - low_tokens), **roles),
         "expired": partial(TrimWhenExpired, **both),
         "longest": partial(LongestLive, **both),
         "cheapest": partial(CheapestLive, **both, prices=prices),

@@ -5,8 +5,10 @@
 
 After an edit, a regeneration or a step back to another branch, an older cut may be live again; a front end
 that keeps no state between turns finds its own last cut so. Without edits and before anything expires
-``LongestLive`` cuts where ``Hysteresis`` does, exactly; so does ``CheapestLive`` as long as reading H tokens
-costs no more than starting again at L, r * H <= r * S + w * (L - S).
+``LongestLive`` cuts where ``Hysteresis`` does, exactly; so does ``CheapestLive`` as long as going on costs
+no more than starting again at the low limit, about r * H <= r * S + w * (L - S).
+
+Neither drops below the low limit what it could keep, unless the last cut did: the cheapest context is none.
 
 The longest live prefix is not always the cheapest choice: a short one with a long remainder costs more than
 a fresh start at the low limit. That is what ``CheapestLive`` is for.
@@ -25,8 +27,8 @@ from kvtier.context.prices import Prices
 class LongestLive(Bounded):
     """The cut under the high limit with the longest live prefix; if none is live, all that fits, else the low limit.
 
-    Every cut that fits is asked about, some hundreds for a long chat. What the last call cut is remembered
-    only to say whether it was kept or another one recovered.
+    Every cut between the limits is asked about, some dozens for a long chat. The last cut is remembered, but
+    hardly needed: for the reason given, and where the user has stepped back to less than the low limit.
     """
 
     def trim(self, messages: Sequence[Message], live: Live) -> Kept:
@@ -41,9 +43,14 @@ class LongestLive(Bounded):
         return self._answer(chat, cut, live, self._why_none(chat, cut))
 
     def _live_cuts(self, chat: Chat, live: Live) -> Iterator[tuple[int, int]]:
-        """Cuts that fit and of which more than the head is live, each with how much is."""
+        """Cuts that fit and of which more than the head is live, each with how much is.
+
+        A cut that leaves less than the low limit asks for counts only if it is the last one: a user who says
+        again what once stood right behind the head would else be served that and nothing more of the chat.
+        """
+        low, last = chat.within(self.low_tokens), self._remembered(chat)
         for cut, length in chat.lengths.items():
-            if length <= self.high_tokens:
+            if length <= self.high_tokens and (cut <= low or cut == last):
                 tokens = min(live(chat.from_cut(cut)), length)
                 if tokens > chat.head_tokens:
                     yield cut, tokens
