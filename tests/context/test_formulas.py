@@ -36,7 +36,7 @@ def steady_cost(make, chat, **options):
 
 
 @pytest.mark.parametrize("caches_replies", [True, False])
-@pytest.mark.parametrize(("high", "low"), [(16_000, 8_000), (12_000, 4_000), (10_000, 2_000)])
+@pytest.mark.parametrize(("high", "low"), [(16_000, 8_000), (12_000, 4_000), (11_000, 3_000)])
 @pytest.mark.parametrize("prices", [PRICES, Prices(write=1, read=0.5)], ids=str)
 def test_hysteresis_costs_what_its_formula_says_to_one_per_cent(high, low, prices, caches_replies):
     new = 10 if caches_replies else 50
