@@ -59,7 +59,7 @@ def test_an_edit_changes_one_message_where_it_stands():
 
 
 def test_a_deletion_takes_a_whole_turn_out():
-    seen = list(requests(only(delete=0.5)))
+    seen = list(requests(only(delete=0.5, turns=80)))
     for before, after in pairwise(seen):
         gone = [message for message in (*before.messages, before.reply) if message not in after.messages]
         assert [message.role for message in gone] in ([], ["user", "assistant"])
