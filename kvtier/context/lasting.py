@@ -5,13 +5,14 @@
 
 After an edit, a regeneration or a step back to another branch, an older cut may be live again; a front end
 that keeps no state between turns finds its own last cut so. Without edits and before anything expires
-``LongestLive`` cuts where ``Hysteresis`` does, exactly; so does ``CheapestLive`` as long as going on costs
+``LongestLive`` cuts where ``Hysteresis`` does, exactly (without its memory: as long as a turn adds less than a
+fresh start at the low limit computes); so does ``CheapestLive`` as long as going on costs
 no more than starting again at the low limit, about r * H <= r * S + w * (L - S).
 
 Neither drops below the low limit what it could keep, unless the last cut did: the cheapest context is none.
 
-The longest live prefix is not always the cheapest choice: a short one with a long remainder costs more than
-a fresh start at the low limit. That is what ``CheapestLive`` is for.
+The longest live prefix is not always the cheapest choice: reading much can cost more than writing less. That
+is what ``CheapestLive`` is for.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from kvtier.context.prices import Prices
 class LongestLive(Bounded):
     """The cut under the high limit with the longest live prefix; if none is live, all that fits, else the low limit.
 
+    A cut with more to compute than a fresh start at the low limit is passed over. Two messages often begin alike,
+    be it only with their role, so some tokens of nearly every cut are live; going by these would slide.
+
     Every cut between the limits is asked about, some dozens for a long chat. The last cut is remembered, but
     hardly needed: for the reason given, and where the user has stepped back to less than the low limit.
     """
@@ -34,12 +38,14 @@ class LongestLive(Bounded):
     def trim(self, messages: Sequence[Message], live: Live) -> Kept:
         """See ``ContextPolicy.trim``."""
         chat = self._chat(messages)
+        low, last = chat.within(self.low_tokens), self._remembered(chat)
         found = dict(self._live_cuts(chat, live))
-        if found:
-            cut = max(found, key=lambda cut: (found[cut], -cut))
+        again = chat.lengths[low] - found.get(low, chat.head_tokens)
+        worth = [cut for cut in found if cut == last or chat.lengths[cut] - found[cut] <= again]
+        if worth:
+            cut = max(worth, key=lambda cut: (found[cut], -cut))
             return self._answer(chat, cut, live, self._how(chat, cut))
-        whole = chat.lengths[chat.num_head] <= self.high_tokens
-        cut = chat.num_head if whole else chat.within(self.low_tokens)
+        cut = chat.num_head if chat.lengths[chat.num_head] <= self.high_tokens else low
         return self._answer(chat, cut, live, self._why_none(chat, cut))
 
     def _live_cuts(self, chat: Chat, live: Live) -> Iterator[tuple[int, int]]:

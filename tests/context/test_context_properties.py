@@ -27,6 +27,7 @@ TURNS = st.tuples(
     st.sampled_from(["write"] * 4 + ["edit", "delete", "regenerate", "branch"]), SIZES, st.integers(0, 7), st.booleans()
 )
 STEADY = st.tuples(st.just("write"), SIZES, st.just(0), st.booleans())
+SHORT = st.tuples(st.just("write"), st.lists(st.integers(1, 15), min_size=1, max_size=1), st.just(0), st.just(False))
 GAPS = st.sampled_from([0, 1, 4, 9, 11])
 
 
@@ -182,13 +183,15 @@ def test_the_longest_has_no_live_cut_above_the_low_limit_that_is_longer(limits, 
     high, low = limits
     for history, kept, live in play(LongestLive(*limits), turns, gaps):
         cuts = cuts_by_definition(history)
-        fallback = fallback_by_definition(cuts, low)
-        found = [live(cuts[cut]) for cut in cuts if cut <= fallback and length(cuts[cut]) <= high]
+        fallback = cuts[fallback_by_definition(cuts, low)]
+        again = length(fallback) - max(live(fallback), HEAD_TOKENS)
+        others = [cuts[cut] for cut in cuts if length(fallback) <= length(cuts[cut]) <= high]
+        found = [live(other) for other in others if length(other) - live(other) <= again and live(other) > HEAD_TOKENS]
 
-        if max(found, default=0) > HEAD_TOKENS:
+        if found:
             assert kept.live_tokens >= max(found)
         elif kept.live_tokens <= HEAD_TOKENS:
-            assert kept.cut == (len(HEAD) if length(history) <= high else fallback)
+            assert list(kept.messages) == (history if length(history) <= high else fallback)
 
 
 @chats
@@ -203,14 +206,21 @@ def test_the_same_chat_is_cut_the_same_way_again(name, limits, prices, steps):
 
 @given(limits=LIMITS, turns=st.lists(STEADY, min_size=1, max_size=25))
 @settings(max_examples=150, deadline=None)
-def test_without_edits_and_expiry_the_longest_equals_hysteresis_with_or_without_memory(limits, turns):
+def test_without_edits_and_expiry_the_longest_equals_hysteresis(limits, turns):
+    expected = [kept.cut for _, kept, _ in play(Hysteresis(*limits), turns)]
+
+    assert [kept.cut for _, kept, _ in play(LongestLive(*limits), turns)] == expected
+
+
+@given(limits=st.tuples(st.integers(150, 250), st.integers(75, 150)), turns=st.lists(SHORT, min_size=1, max_size=60))
+@settings(max_examples=100, deadline=None)
+def test_so_does_the_longest_without_its_memory_where_a_turn_is_short_beside_the_low_limit(limits, turns):
     class Forgetful:
         def trim(self, messages, live):
             return LongestLive(*limits).trim(messages, live)
 
     expected = [kept.cut for _, kept, _ in play(Hysteresis(*limits), turns)]
 
-    assert [kept.cut for _, kept, _ in play(LongestLive(*limits), turns)] == expected
     assert [kept.cut for _, kept, _ in play(Forgetful(), turns)] == expected
 
 

@@ -95,9 +95,9 @@ def test_a_remembered_cut_follows_its_message_when_others_are_deleted():
 
 def test_of_equal_messages_the_nearest_to_the_old_cut_is_taken():
     policy = Hysteresis(100, 60)
-    policy.trim(chat("yes", 2, 3, 4, 5, "yes", 7, 8, 9, 10), nothing_live)
+    policy.trim(chat(1, "yes", 3, 4, 5, "yes", 7, 8, 9, 10), nothing_live)
 
-    kept = policy.trim(chat("yes", 2, 3, 4, 5, "yes", 7, 8, 9, 10, "yes"), nothing_live)
+    kept = policy.trim(chat(1, "yes", 3, 4, 5, "yes", 7, 8, 9, 10, "yes"), nothing_live)
 
     assert kept.cut == 6
 
@@ -233,15 +233,23 @@ def test_an_older_cut_is_recovered_after_a_switch_of_branches():
 
 
 def test_the_longest_live_prefix_can_be_dearer_than_the_cheapest():
-    live = only(numbers(2, 2))
+    prices = Prices(write=1.25, read=0.5)
+    live = only(numbers(2, 7))
     history = numbers(1, 10)
 
     longest = LongestLive(100, 60).trim(history, live)
-    cheapest = CheapestLive(100, 60, PRICES).trim(history, live)
+    cheapest = CheapestLive(100, 60, prices).trim(history, live)
 
     assert (sent(longest)[0], sent(cheapest)[0]) == (2, 6)
-    assert PRICES.of(longest.tokens, longest.live_tokens) > PRICES.of(cheapest.tokens, cheapest.live_tokens)
+    assert prices.of(longest.tokens, longest.live_tokens) > prices.of(cheapest.tokens, cheapest.live_tokens)
     assert cheapest.reason == "cheaper"
+
+
+def test_a_short_live_prefix_with_a_long_remainder_is_passed_over():
+    live = only(numbers(2, 5), numbers(3, 3))
+
+    assert sent(LongestLive(100, 60).trim(numbers(1, 10), live))[0] == 2
+    assert sent(LongestLive(100, 60).trim(numbers(1, 11), live))[0] == 7
 
 
 def test_the_cheapest_reads_what_is_live_as_long_as_that_costs_less():
