@@ -197,11 +197,6 @@ GROUPS: tuple[Group, ...] = (
         tests=("tests/context/test_policies.py",),
         mutants=(
             Mutant(
-                "super().__init__(high_tokens, high_tokens, first",
-                "super().__init__(high_tokens, 1, first",
-                "a window without a low limit",
-            ),
-            Mutant(
                 "cut = chat.within(self.high_tokens)",
                 "cut = chat.within(self.high_tokens - 1)",
                 "a window one token short",

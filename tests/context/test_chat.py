@@ -8,7 +8,7 @@ import pytest
 
 from kvtier.context import AppendOnly, Hysteresis, Prices
 from kvtier.errors import ConfigError
-from kvtier.sim.chat import EVENTS, ChatSettings, play, requests, summary
+from kvtier.sim.chat import EVENTS, ChatSettings, _User, play, requests, summary
 
 PRICES = Prices(write=1.25, read=0.1)
 RESTLESS = ChatSettings(turns=400, edit=0.1, delete=0.1, regenerate=0.1, branch=0.1, switch=0.1, depth=3, seed=1)
@@ -70,13 +70,13 @@ def test_a_deletion_takes_a_whole_turn_out():
 
 def test_a_branch_goes_on_from_some_turns_ago():
     depths = []
-    for before, after in pairwise(bodies(only(branch=0.3, turns=2_000))):
+    for before, after in pairwise(bodies(only(branch=0.1, turns=1_500))):
         assert after[:-1] == before[: len(after) - 1] or len(after) == len(before) + 2
         depths.append((len(before) + 2 - len(after)) // 2)
     back = [depth for depth in depths if depth]
 
-    assert 0.25 < len(back) / len(depths) < 0.35
-    assert 2 < sum(back) / len(back) < 4
+    assert 0.08 < len(back) / len(depths) < 0.12
+    assert 2.5 < sum(back) / len(back) < 3.5
 
 
 def test_a_switch_returns_to_a_branch_as_it_was_left():
@@ -85,6 +85,17 @@ def test_a_switch_returns_to_a_branch_as_it_was_left():
 
     assert jumps
     assert all(any(body == after[: len(body)] for body in seen) for after in jumps)
+
+
+def test_a_branch_that_was_left_can_be_returned_to_once_more():
+    user = _User(only(switch=1.0))
+    one, other = [user.message("user", 1)], [user.message("user", 2)]
+    user.path, user._left = one, [other]
+
+    user.act()
+
+    assert user.path[:1] == other[:1]
+    assert user._left == [one]
 
 
 def test_without_another_branch_a_switch_changes_nothing():

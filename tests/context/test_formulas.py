@@ -52,11 +52,11 @@ def test_hysteresis_costs_what_its_formula_says_to_one_per_cent(high, low, price
 
 
 def test_a_chunked_drop_costs_what_its_formula_says_to_one_per_cent():
-    simulated = steady_cost(lambda: ChunkedDrop(16_000, 8_000), LONG)
+    simulated = steady_cost(lambda: ChunkedDrop(14_000, 8_000), LONG)
 
     assert simulated == pytest.approx(
         formulas.chunked_cost(
-            head_tokens=2_000, chunk_tokens=8_000, high_tokens=16_000, turn_tokens=50, new_tokens=10, prices=PRICES
+            head_tokens=2_000, chunk_tokens=8_000, high_tokens=14_000, turn_tokens=50, new_tokens=10, prices=PRICES
         ),
         rel=0.01,
     )

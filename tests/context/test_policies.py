@@ -155,9 +155,18 @@ def test_an_expired_chat_is_not_cut_where_more_was_dropped_already():
     policy = TrimWhenExpired(100, 60)
     policy.trim(numbers(1, 10), nothing_live)
 
-    kept = policy.trim(chat(6, (7, 5)), nothing_live)
+    kept = policy.trim(chat(4, 5, 6, 7), nothing_live)
 
-    assert sent(kept) == [6, 7]
+    assert (sent(kept), kept.reason) == ([6, 7], "kept")
+
+
+def test_a_cut_that_is_at_the_low_limit_already_is_kept_after_an_expiry():
+    policy = TrimWhenExpired(100, 60)
+    policy.trim(numbers(1, 10), nothing_live)
+
+    kept = policy.trim(numbers(1, 10), nothing_live)
+
+    assert (sent(kept)[0], kept.reason) == (6, "kept")
 
 
 def test_over_the_high_limit_an_expired_chat_counts_as_trimmed():
