@@ -57,7 +57,7 @@ class LongestLive(Bounded):
         low, last = chat.within(self.low_tokens), self._remembered(chat)
         for cut, length in chat.lengths.items():
             if length <= self.high_tokens and (cut <= low or cut == last):
-                tokens = min(live(chat.from_cut(cut)), length)
+                tokens = live(chat.from_cut(cut))
                 if tokens > chat.head_tokens:
                     yield cut, tokens
 
@@ -95,7 +95,7 @@ class CheapestLive(LongestLive):
         chat = self._chat(messages)
         found = dict(self._live_cuts(chat, live))
         fallback = chat.within(self.low_tokens)
-        known = {fallback: min(live(chat.from_cut(fallback)), chat.lengths[fallback]), **found}
+        known = {fallback: live(chat.from_cut(fallback)), **found}
         cut = min(known, key=lambda cut: (self.prices.of(chat.lengths[cut], known[cut]), cut))
         if known[cut] > chat.head_tokens:
             return self._answer(chat, cut, live, self._how(chat, cut))
