@@ -96,8 +96,8 @@ def _front(result: Mapping[str, Any]) -> list[Markup]:
     draw = partial(_one, partial(sweep_plot.front, its["rows"], title=sweep_plot.front_title(result)))
     said = (
         f"{its['policy']} in all tiers of {result['profile']}, written {its['write'].replace('_', ' ')}. Nothing is "
-        "both cheaper and sooner than what is on the front. The memory of the first tier is in the price of the machine: "
-        "more of it costs nothing here, so compare sizes of the other tiers at one size of the first."
+        "both cheaper and sooner than what is on the front. The memory of the first tier is in the price of the "
+        "machine: more of it costs nothing here, so compare sizes of the other tiers at one size of the first."
     )
     head = ["front", *(f"{name}, blocks" for name in names), "USD per 1000 requests", "mean TTFT, s", "token hit rate"]
     rows = [
