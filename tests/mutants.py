@@ -3228,6 +3228,82 @@ GROUPS: tuple[Group, ...] = (
             Mutant("if self.entries not in ENTRIES:", "if False:", "entries that end nowhere"),
         ),
     ),
+    Group(
+        file="kvtier/sim/sweep.py",
+        tests=("tests/sim/test_sweep.py", "tests/sim/test_sweep_command.py"),
+        mutants=(
+            Mutant("{} if policy == OPTIMUM else dict", "dict", "a bound that a time to live pushes down"),
+            Mutant(
+                'best = {row["capacity_blocks"]: row["prefix_hits"]',
+                'best = {rows[0]["capacity_blocks"]: row["prefix_hits"]',
+                "shares of the optimum at another capacity",
+            ),
+            Mutant("/ most if most else None", "/ most if most is not None else None", "nothing divided by nothing"),
+            Mutant(
+                "if point[1] < lowest:", "if point[1] <= lowest:", "what costs more and is no sooner is on the front"
+            ),
+            Mutant("sorted(set(points))", "set(points)", "the front depends on the order of a set"),
+            Mutant("if names and 0 in sizes[names[0]]:", "if False:", "a host tier that nobody pays for"),
+            Mutant("                if size\n", "", "a tier of no blocks"),
+            Mutant("sorted(sizes, key=TIER_NAMES.index)", "list(sizes)", "tiers in the order of the command line"),
+            Mutant("            **options,\n", "", "written on eviction whatever was asked"),
+            Mutant(
+                "capacity_blocks=size, policy=policy)", "capacity_blocks=size)", "another policy than was asked for"
+            ),
+            Mutant("{max(1, round(size)) for", "{round(size) for", "a capacity of nothing"),
+            Mutant("np.geomspace(low, high, count)", "np.linspace(low, high, count)", "no small capacity is tried"),
+            Mutant("settings=Settings(tiers=[tier]), profile=profile)", "settings=Settings(tiers=[tier]))", "no costs"),
+            Mutant('rows[0]["recompute_ttft_mean_s"], ', 'rows[0]["ttft_mean_s"], ', "no cache is as soon as a cache"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/workers.py",
+        tests=("tests/sim/test_sweep.py",),
+        mutants=(
+            Mutant("found[number] = result", "found[-number] = result", "a row gets another's result"),
+            Mutant("        done()\n", "        pass\n", "no progress"),
+            Mutant("type(error)(f", "ConfigError(f", "an unreadable trace is another error than in one process"),
+            Mutant(
+                "except BrokenProcessPool as exc:",
+                "except ZeroDivisionError as exc:",
+                "a death that nobody understands",
+            ),
+            Mutant("        ours.close()  # what", "        pass  # what", "an interrupt waits for replays of minutes"),
+            Mutant("signal.signal(signal.SIGINT, signal.SIG_IGN)", "pass", "a traceback from each process"),
+            Mutant("    os._exit(1)\n", "    pass\n", "processes that outlive the sweep"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/html.py",
+        tests=("tests/sim/test_sweep_command.py",),
+        mutants=(
+            Mutant("Markup(html.escape(text))", "Markup(text)", "a trace's name becomes part of the page"),
+            Mutant("text if isinstance(text, Markup) else ", "", "markup is shown as text"),
+            Mutant('data-value="{cell.value!r}"', 'data-value="{cell.text}"', "numbers are sorted by what is shown"),
+            Mutant("{escaped(cell.text)}", "{cell.text}", "a number's text becomes part of the page"),
+            Mutant("<title>{escaped(title)}", "<title>{title}", "a title becomes part of the page"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/sweep.py",
+        tests=("tests/sim/test_sweep_command.py",),
+        mutants=(
+            Mutant('check_plot(args.html, "--html")', "pass", "work that ends without a report"),
+            Mutant('{"refresh": False} if args.no_refresh', "{} if args.no_refresh", "--no-refresh does nothing"),
+            Mutant(
+                '        "admission": args.admission,\n        **({"ttl_s"', '        **({"ttl_s"', "all are admitted"
+            ),
+            Mutant(
+                "or not listed or name in sizes:", "or not listed:", "of two sizes of a tier the first is forgotten"
+            ),
+            Mutant("found[: len(single)]", "found[-len(single) :]", "rows of other replays"),
+            Mutant("write=args.write))", 'write="on_eviction"))', "--write does nothing"),
+            Mutant("            profile.tier(name)\n", "            pass\n", "a tier without a price is found late"),
+            Mutant(
+                "{parse_capacity(part, block_bytes)", "{parse_capacity(part, None)", "bytes are refused with a model"
+            ),
+        ),
+    ),
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from kvtier.commands.sizes import at_least_one
 from kvtier.sim.agentic import SESSION_INTERVAL_S
@@ -58,7 +60,13 @@ def trace_of(args: argparse.Namespace, argument: str | None = None) -> Trace:
         TraceError: The file cannot be read.
         ConfigError: No such workload, parameter or format.
     """
-    return trace_from(
+    return trace_opener(args, argument)()
+
+
+def trace_opener(args: argparse.Namespace, argument: str | None = None) -> Callable[[], Trace]:
+    """What opens that trace; can be carried to another process."""
+    return partial(
+        trace_from,
         args.trace if argument is None else argument,
         format=args.format,
         strict=args.strict,
