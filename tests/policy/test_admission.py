@@ -44,6 +44,10 @@ def test_a_block_used_once_long_ago_does_not_sink():
     assert admission.admit(names(1)) == 0
 
 
+def test_a_block_that_no_prompt_has_asked_for_stays_out():
+    assert SecondTouch().admit(names(1)) == 0
+
+
 def test_a_third_use_changes_nothing():
     admission = SecondTouch()
     for _ in range(3):
