@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib import formats_report, integrity_report, torture_report
+from lib import formats_report, integrity_report, torture_report, trace_tables
 from lib.bandwidth_markdown import markdown
 from lib.result_tables import layerwise_table, meeting_table, scale_table
 
@@ -69,6 +69,7 @@ def parts() -> dict[str, dict[str, str]]:
             "integrity": integrity_report.markdown(integrity),
         },
         "docs/formats.md": {"formats": formats_report.markdown(formats)},
+        "docs/traces.md": {"traces": trace_tables.markdown(json.loads((RESULTS / "traces.json").read_text()))},
         "docs/reliability.md": torture_parts(RESULTS / "torture.json"),
     }
 

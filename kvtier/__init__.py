@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ConfigError,
         CorruptBlockError,
         KVTierError,
+        ProfileError,
         SpecMismatchError,
         StreamBrokenError,
         TierClosedError,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         TierFullError,
         TierUnavailableError,
         TokenError,
+        TraceError,
         UnsupportedModelError,
     )
     from kvtier.hashing import BlockHash, Namespace, chain_hashes
@@ -50,6 +52,7 @@ __all__ = [
     "Leased",
     "MemoryTier",
     "Namespace",
+    "ProfileError",
     "SpecMismatchError",
     "Stored",
     "Stream",
@@ -60,6 +63,7 @@ __all__ = [
     "TierUnavailableError",
     "TieredStore",
     "TokenError",
+    "TraceError",
     "Transfer",
     "UnsupportedModelError",
     "chain_hashes",

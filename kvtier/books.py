@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kvtier.hashing import BlockHash, Label
 from kvtier.index import Node, PrefixIndex
-from kvtier.policy.base import EvictionPolicy
+from kvtier.policy.base import Admission, Arranging, EvictionPolicy, Reconsidering
 
 
 class Move(NamedTuple):
@@ -40,6 +40,9 @@ class TierRules:
     takes: bool = True
     """The tier can be written to at present. One that cannot is no place for a victim."""
 
+    admission: Admission | None = None
+    """What is worth writing to the tier; everything if None."""
+
 
 class Strangers:
     """Blocks that another process brought to a tier and whose parent is not held here.
@@ -51,6 +54,9 @@ class Strangers:
     def __init__(self, num_tiers: int) -> None:
         self._labels: list[dict[BlockHash, Label]] = [{} for _ in range(num_tiers)]
         self._children: dict[BlockHash, dict[tuple[int, BlockHash], None]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._children)
 
     def of(self, tier: int) -> Mapping[BlockHash, Label]:
         """The strangers of one tier, oldest first."""
@@ -81,15 +87,20 @@ class Books:
 
     Args:
         tiers: Fastest first.
+        index: Of the placement, empty.
     """
 
-    def __init__(self, tiers: Sequence[TierRules]) -> None:
+    def __init__(self, tiers: Sequence[TierRules], index: PrefixIndex) -> None:
         self.rules = list(tiers)
+        self.arranging = [rules.policy if isinstance(rules.policy, Arranging) else None for rules in tiers]
         self.used = [0] * len(self.rules)
         """Places taken, by tier: blocks held, arriving and leaving, and strangers."""
         self.in_flight: dict[BlockHash, int] = {}
         """Of blocks with moves in flight: bit t is set while a move brings the block to tier t or takes it away."""
-        self.index = PrefixIndex()
+        self.index = index
+        self._only = tiers[0].policy if len(tiers) == 1 else None
+        if isinstance(self._only, Reconsidering):
+            index.on_leaf = self._reconsider
         self.strangers = Strangers(len(self.rules))
 
     def parent_alive(self, label: Label) -> bool:
@@ -103,13 +114,35 @@ class Books:
         self.begin(node, tier)
         if not node.tiers:
             self.index.detach(node)
+        elif node.fastest > tier:
+            self._come_down(node)
         return Move(node.key, tier, None)
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether a block refused for its children is asked about again as soon as they are gone, and not before."""
+        return self.index.on_leaf is not None
+
+    def _reconsider(self, node: Node) -> None:
+        assert isinstance(self._only, Reconsidering)
+        self._only.reconsider(node.key)
+
+    def _come_down(self, node: Node) -> None:
+        """A block falls back on a copy further down, which is then as young as one that sinks there now.
+
+        Else it would come to leave long before those of its descendants that do sink, and be asked about in vain.
+        """
+        policy = self.arranging[node.fastest]
+        if policy is not None:
+            policy.arrange([node.key])
 
     def begin(self, node: Node, *tiers: int) -> None:
         """A move that changes what these tiers hold of a block is ordered."""
         node.moves += 1
+        changing = self.in_flight.get(node.key, 0)
         for tier in tiers:
-            self.in_flight[node.key] = self.in_flight.get(node.key, 0) | 1 << tier
+            changing |= 1 << tier
+        self.in_flight[node.key] = changing
 
     def end(self, node: Node) -> None:
         """A move of a block has ended."""

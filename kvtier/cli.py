@@ -23,12 +23,16 @@ from kvtier.errors import ConfigError, KVTierError
 
 #: Where each command is.
 COMMANDS: dict[str, str] = {
+    "bill": "kvtier.commands.bill",
     "check": "kvtier.commands.check",
     "compact": "kvtier.commands.compact",
+    "cost": "kvtier.commands.cost",
     "export": "kvtier.commands.export",
     "import": "kvtier.commands.import_",
     "inspect": "kvtier.commands.inspect",
     "oracle": "kvtier.commands.oracle",
+    "simulate": "kvtier.commands.simulate",
+    "trace": "kvtier.commands.trace",
 }
 
 
@@ -63,7 +67,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     name = next((word for word in words if not word.startswith("-")), None)
     if name is not None and name not in COMMANDS:
         raise ConfigError(_unknown(name))
-    parser = argparse.ArgumentParser(prog="kvtier", description="Look after the directories of a KV cache.")
+    parser = argparse.ArgumentParser(prog="kvtier", description="Look after a KV cache, and study what it is worth.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add(commands, COMMANDS if name is None else [name])
     return parser

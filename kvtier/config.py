@@ -1,4 +1,4 @@
-"""Sizes as people write them."""
+"""Sizes and times as people write them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,25 @@ _UNITS = {
     "gib": 2**30,
     "tib": 2**40,
 }
+
+_UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from a text such as ``"90s"``, ``"5min"``, ``"1.5 h"`` or ``"2d"``; a unit must be given.
+
+    Raises:
+        ConfigError: Not a duration above 0.
+
+    Example:
+        >>> parse_duration("5min"), parse_duration("1.5 h")
+        (300.0, 5400.0)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text)
+    seconds = float(found[1]) * _UNITS_S.get(found[2], 0.0) if found is not None else 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"{text!r} is not a time such as 90s, 5min, 1h or 2d")
+    return seconds
 
 
 def parse_size(size: int | str) -> int:

@@ -2,6 +2,8 @@
 
     KVTierError
     ├── ConfigError            (ValueError)     a setting that cannot work
+    │   ├── TraceError                          a trace that cannot be read, or contradicts itself
+    │   └── ProfileError                        a profile of another machine, version or schema
     ├── TokenError             (ValueError)     a prompt that cannot be named
     ├── SpecMismatchError      (ValueError)     a payload of the wrong geometry
     ├── UnsupportedModelError  (TypeError)      a model whose cache cannot be restored exactly
@@ -29,6 +31,14 @@ class KVTierError(Exception):
 
 class ConfigError(KVTierError, ValueError):
     """A setting that cannot work, found before anything was stored."""
+
+
+class TraceError(ConfigError):
+    """A trace that cannot be read, or contradicts itself: truncated, unordered, an id after two others."""
+
+
+class ProfileError(ConfigError):
+    """A machine's profile that cannot be used here: of another machine, version or schema, or incomplete."""
 
 
 class TokenError(KVTierError, ValueError):

@@ -19,7 +19,7 @@ are readable; whoever asks for the node of one, by ``get`` or by ``[]``, makes i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kvtier.hashing import BlockHash, Label
@@ -80,6 +80,12 @@ class Node:
         if isinstance(self._children, Node):
             return [self._children]
         return list(self._children or ())
+
+    @property
+    def num_children(self) -> int:
+        """Blocks that come after this one."""
+        several = self._children
+        return self.asleep + (len(several) if isinstance(several, dict) else several is not None)
 
     @property
     def is_leaf(self) -> bool:
@@ -153,6 +159,8 @@ class PrefixIndex:
         self.leases: set[Lease] = set()
         self.readable = -1
         """Bit t is set while tier t can be read."""
+        self.on_leaf: Callable[[Node], None] | None = None
+        """Told of each block that has become a leaf because another was given up."""
 
     def get(self, key: BlockHash) -> Node | None:
         """A block's node, None if there is none; wakes a block that is asleep."""
@@ -171,21 +179,21 @@ class PrefixIndex:
         """The leading run of ``keys`` that some tier can serve. Changes nothing."""
         tiers: list[int] = []
         stopped_by = None
-        resting = self.resting
+        resting, readable, get = self.resting, self.readable, self.nodes.get
         for key in keys:
-            node = self.nodes.get(key)
-            if node is None and resting is not None and resting.find(key) >= 0:
+            node = get(key)
+            if node is not None and not node.dead:
+                held = node.tiers
+            elif node is None and resting is not None and resting.find(key) >= 0:
                 held = 1 << resting.tier
-            elif node is None or node.dead:
+            else:
                 stopped_by = "not_held"
                 break
-            else:
-                held = node.tiers
-            there = held & self.readable
+            there = held & readable
             if not there:
                 stopped_by = "unavailable" if held else "in_flight"
                 break
-            tiers.append((there & -there).bit_length() - 1)
+            tiers.append(0 if there & 1 else (there & -there).bit_length() - 1)
         return Match(keys[: len(tiers)], tiers, stopped_by)
 
     def add(self, key: BlockHash, label: Label) -> Node:
@@ -208,9 +216,12 @@ class PrefixIndex:
     def detach(self, node: Node) -> None:
         """Give a node up: a miss from now on, and no longer anybody's child."""
         node.dead = True
-        if node.parent is not None:
-            node.parent.disown(node)
+        parent = node.parent
+        if parent is not None:
+            parent.disown(node)
             node.parent = None
+            if self.on_leaf is not None and parent.is_leaf:
+                self.on_leaf(parent)
         self.sweep_out(node)
 
     def sweep_out(self, node: Node) -> None:

@@ -43,6 +43,11 @@ class Intake:
         self._heard: dict[tuple[int, BlockHash], bool] = {}
         """Whether a tier has a block that is on the move here, by what was heard of it last."""
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether there is nothing of others to think of when a move ends."""
+        return not self._heard and not self._books.strangers
+
     def restore(self, tier: int, entries: Entries, *, shared: bool) -> list[Move]:
         """See ``Placement.restore``."""
         if isinstance(entries, Listing) and not self._index.nodes and self._index.resting is None:
@@ -109,6 +114,8 @@ class Intake:
     def claim(self, key: BlockHash, label: Label) -> bool:
         """Take up a stranger whose parent is held; False if there is none of this name."""
         strangers = self._books.strangers
+        if not strangers:
+            return False
         found = [tier for tier in range(len(self._books.rules)) if key in strangers.of(tier)]
         if not found or not self._books.parent_alive(label):
             return False
@@ -121,7 +128,7 @@ class Intake:
     def adopt(self, key: BlockHash) -> None:
         """Take up the strangers that hang on a block that is held now, and on those, and so on."""
         waiting, strangers = [key], self._books.strangers
-        while waiting:
+        while waiting and strangers:
             for tier, child in strangers.children(waiting.pop()):
                 node = self._index.get(child)
                 if node is None or not node.moves:

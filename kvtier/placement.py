@@ -30,23 +30,30 @@ from collections.abc import Collection, Iterable, Sequence
 
 from kvtier.books import Books, Move, TierRules
 from kvtier.hashing import BlockHash, Chain, Label
-from kvtier.index import Lease, Match, Node
+from kvtier.index import Lease, Match, Node, PrefixIndex
 from kvtier.intake import Intake
 from kvtier.listing import Listing
+from kvtier.policy.base import Expiring
 from kvtier.room import Sweep
 
 __all__ = ["Move", "Placement", "TierRules"]
 
 
 class Placement:
-    """Decides over an ordered list of tiers, fastest first. Not thread safe."""
+    """Decides over an ordered list of tiers, fastest first. Not thread safe.
 
-    def __init__(self, tiers: Sequence[TierRules]) -> None:
-        self._books = Books(tiers)
+    Args:
+        tiers: Fastest first.
+        index: An empty one that the tiers' policies look into; one of its own if None.
+    """
+
+    def __init__(self, tiers: Sequence[TierRules], index: PrefixIndex | None = None) -> None:
+        self._books = Books(tiers, PrefixIndex() if index is None else index)
         self._intake = Intake(self._books)
         self.index = self._books.index
         self._rules = self._books.rules
         self._used = self._books.used
+        self._expiring = [(i, rules.policy) for i, rules in enumerate(tiers) if isinstance(rules.policy, Expiring)]
 
     @property
     def num_tiers(self) -> int:
@@ -74,9 +81,17 @@ class Placement:
         self.index.release(lease)
 
     def touch(self, keys: Sequence[BlockHash]) -> None:
-        """Count one use of each block, in every tier that holds it."""
+        """Count one use of each block of a prompt, in every tier that holds it. Some may be held nowhere."""
         for rules in self._rules:
             rules.policy.touch(keys)
+            if rules.admission is not None:
+                rules.admission.touch(keys)
+
+    def arrange(self, keys: Sequence[BlockHash]) -> None:
+        """The blocks of a prompt, used and stored one after the other, age as one: the tail is older than the head."""
+        for policy in self._books.arranging:
+            if policy is not None:
+                policy.arrange(keys)
 
     # Plans
 
@@ -97,10 +112,12 @@ class Placement:
         """
         new: list[Move] = []
         before = [label.parent for label in chain.labels[:1]]  # of a chain that starts mid-prompt
+        chain = self._worth_writing(chain, dst)
         with Sweep(self._books, [*before, *chain.keys, *hold], may_sink=True, demote=demote) as sweep:
+            quiet = self._intake.is_quiet
             for key, label in zip(chain.keys, chain.labels, strict=True):
                 node = self.index.get(key)
-                if node is None and self._intake.claim(key, label):
+                if node is None and not quiet and self._intake.claim(key, label):
                     continue
                 if node is None:
                     if not self._books.parent_alive(label) or not sweep.reserve(dst):
@@ -135,12 +152,15 @@ class Placement:
         """Orders to copy blocks that only faster tiers hold to the last one; they also stay above.
 
         Args:
-            keys: Names to copy, parents before children; all that qualify if None.
+            keys: Names to copy, parents before children, as far as they are worth writing; all there are if None.
         """
         last = self.num_tiers - 1
+        admission = self._rules[last].admission
         if keys is None:
             above = [node for node in self.index.alive(besides=last) if node.tiers & ~(1 << last)]
             keys = [node.key for node in sorted(above, key=lambda node: (node.depth, node.key))]
+        elif admission is not None:
+            keys = keys[: admission.admit(keys)]
         down: list[Move] = []
         with Sweep(self._books, keys) as sweep:
             for key in keys:
@@ -153,31 +173,54 @@ class Placement:
                 down.append(Move(key, node.fastest, last, keep=True))
         return sweep.orders() + down
 
+    def plan_expire(self) -> list[Move]:
+        """Orders for blocks whose time in a tier is over: they sink, or go with all that hangs on them.
+
+        A block that is leased or in flight is asked about again by the next call.
+        """
+        moves: list[Move] = []
+        for tier, policy in self._expiring:
+            with Sweep(self._books, ()) as sweep:
+                for key in policy.lapsed():
+                    node = self.index.get(key)
+                    if node is not None and node.tiers >> tier & 1 and not node.moves and not node.leases:
+                        moves += sweep.send_away(node, tier)
+            moves += sweep.orders()
+        return moves
+
     # Reports
 
     def commit(self, moves: Iterable[Move]) -> list[Move]:
         """Record moves that were carried out; returns follow-up drops."""
         follow: list[Move] = []
         arrived: dict[int, list[Node]] = {}
+        sunk: dict[int, list[Node]] = {}
+        nodes, quiet = self.index.nodes, self._intake.is_quiet
         for move in moves:
-            node = self.index[move.key]
+            key, src, dst, keep = move
+            node = nodes[key]  # awake, since it has a move
             self._books.end(node)
-            if move.src is not None and not move.keep:
-                self._intake.left(node, move.src)
-            if move.dst is not None:
-                if not self._intake.arrived(node, move.dst) or node.dead:
-                    node.doomed |= 1 << move.dst
+            if src is not None and not keep:
+                self._intake.left(node, src)
+            if dst is not None:
+                if not (quiet or self._intake.arrived(node, dst)) or node.dead:
+                    node.doomed |= 1 << dst
                 else:
-                    node.tiers |= 1 << move.dst
-                    if move.src is not None and move.src < move.dst and not move.keep:
-                        self._rules[move.dst].policy.insert([move.key])  # victims come worst first, not head first
-                    else:
-                        arrived.setdefault(move.dst, []).append(node)
-                    self._intake.adopt(node.key)
-                    self._drop_below(node, move)
-            follow += self._end(node)
-        for tier, nodes in arrived.items():  # less those that a later move of the batch took along
-            self._rules[tier].policy.insert([node.key for node in nodes if node.tiers >> tier & 1])
+                    node.tiers |= 1 << dst
+                    where = sunk if src is not None and src < dst and not keep else arrived
+                    where.setdefault(dst, []).append(node)
+                    if not quiet:
+                        self._intake.adopt(key)
+                    if src is not None and dst < src:
+                        self._drop_below(node, src)
+            if quiet and not node.doomed and (node.tiers or node.dead):
+                self.index.sweep_out(node)  # nothing else can follow
+            else:
+                follow += self._end(node)
+        for tier, victims in sunk.items():  # they come worst first, not head first
+            self._insert(tier, reversed(victims))
+        for tier, others in arrived.items():
+            self._insert(tier, others)
         return follow
 
     def abort(self, moves: Iterable[Move]) -> list[Move]:
@@ -265,6 +308,21 @@ class Placement:
             assert node.tiers or node.moves, "a node without a copy or a move"
             assert node.depth == 0 or (node.parent is not None and not node.parent.dead), "an orphan"
 
+    def _worth_writing(self, chain: Chain, tier: int) -> Chain:
+        """A chain up to the first block that is not held and not worth writing to a tier."""
+        admission = self._rules[tier].admission
+        if admission is None:
+            return chain
+        new = [key for key in chain.keys if self.index.get(key) is None]
+        worth = admission.admit(new)
+        if worth == len(new):
+            return chain
+        return chain.part(0, chain.keys.index(new[worth]))
+
+    def _insert(self, tier: int, nodes: Iterable[Node]) -> None:
+        """Blocks have come to a tier, less those that a later move of their batch took along."""
+        self._rules[tier].policy.insert([node.key for node in nodes if node.tiers >> tier & 1])
+
     def _end(self, node: Node) -> list[Move]:
         """A move of a block has ended: see what others have done meanwhile, and what follows."""
         self._intake.catch_up(node)
@@ -273,10 +331,7 @@ class Placement:
             self._intake.claim(node.key, node.label)  # it lies where others brought it, and can be held again
         return follow
 
-    def _drop_below(self, node: Node, move: Move) -> None:
+    def _drop_below(self, node: Node, src: int) -> None:
         """A promoted block leaves the tier it came from, unless it costs a write to bring it back."""
-        src = move.src
-        if src is None or move.dst is None or move.dst > src or self._rules[src].durable:
-            return
-        if node.tiers >> src & 1:
+        if not self._rules[src].durable and node.tiers >> src & 1:
             self._books.doom(node, src)

@@ -5,7 +5,7 @@ Part of ``kvtier.placement``, which says the rules; like it without I/O, clock o
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Self
@@ -27,15 +27,18 @@ class Sweep:
     """
 
     def __init__(
-        self, books: Books, protected: Sequence[BlockHash], *, may_sink: bool = False, demote: bool = True
+        self, books: Books, protected: Collection[BlockHash], *, may_sink: bool = False, demote: bool = True
     ) -> None:
         self._books = books
-        self._protected = set(protected)
+        self._protected = protected
         self._may_sink = may_sink
         self._demote = demote
-        self._moves: list[Move] = []
+        self._drops: list[list[Move]] = [[] for _ in books.rules]
+        self._copies: list[list[Move]] = [[] for _ in books.rules]
         self._spare = [0] * (len(books.rules) + 1)
         """Places set aside for victims of the tier above and not used yet; none below the last."""
+        self._sinks = [False] * len(books.rules)
+        """Whether the block that may leave a tier is worth a place below, as decided last."""
         self._victims: list[Generator[BlockHash] | None] = [None] * len(books.rules)
         self._stack = ExitStack()
 
@@ -49,7 +52,8 @@ class Sweep:
 
     def orders(self) -> list[Move]:
         """The moves that make the room, deepest tier first, drops before copies."""
-        return sorted(self._moves, key=lambda move: (-(move.src or 0), move.dst is not None))
+        deepest_first = zip(reversed(self._drops), reversed(self._copies), strict=True)
+        return [move for drops, copies in deepest_first for moves in (drops, copies) for move in moves]
 
     def reserve(self, tier: int) -> bool:
         """Take one place in a tier, evicting a block if it is full; False if none may leave."""
@@ -63,31 +67,62 @@ class Sweep:
         if victims is None:
             victims = self._victims[tier] = self._stack.enter_context(closing(self._leavers(tier)))
         victim = next(victims, None)
-        order = books.drop_stranger(tier) if victim is None else self._send_off(books.index[victim], tier)
-        if order is None:
+        if victim is not None:
+            self._send_off(books.index.nodes[victim], tier)  # awake, since it was asked about
+        elif (order := books.drop_stranger(tier)) is not None:
+            self._drops[tier].append(order)
+        else:
             return False
-        self._moves.append(order)
         books.used[tier] += 1  # the victim's place is freed by its commit, ours starts now
         return True
 
+    def send_away(self, node: Node, tier: int) -> list[Move]:
+        """Order a block out of a tier whether it is a leaf or not; returns the drops of what hung on it.
+
+        It sinks, where there is another tier below that it is worth a place in.
+        """
+        if self._lies_near(node, tier) or self._would_sink(node.key, tier) or node.tiers & ~(1 << tier):
+            self._books.rules[tier].policy.remove([node.key])
+            self._send_off(node, tier)
+            return []
+        return self._books.kill(node)
+
     def _leavers(self, tier: int) -> Generator[BlockHash]:
         """Who leaves a tier, in this order."""
+        protected = self._protected = set(self._protected)
         passes = [self._may_leave] if self._demote else [self._lies_elsewhere, self._may_leave]
         for may_leave in passes:
-            with closing(self._books.rules[tier].policy.evict(partial(may_leave, tier))) as victims:
+            with closing(self._books.rules[tier].policy.evict(partial(may_leave, tier, protected))) as victims:
                 yield from victims
 
-    def _may_leave(self, tier: int, key: BlockHash) -> bool:
-        node = self._books.index[key]
-        protected = key in self._protected
-        if node.leases or node.moves or (protected and not self._may_sink):
+    def _may_leave(self, tier: int, protected: set[BlockHash], key: BlockHash) -> bool | None:
+        index = self._books.index
+        node = index.nodes.get(key) or index[key]
+        if node.leases or node.moves or (key in protected and not self._may_sink):
             return False
-        if node.tiers & ~(1 << tier) or self._room_below(tier):
+        if self._lies_near(node, tier) or self._would_sink(key, tier) or node.tiers & ~(1 << tier):
             return True
-        return not protected and node.is_leaf
+        if not node.is_leaf and self._books.asks_again:
+            return None
+        return node.is_leaf and key not in protected
 
-    def _lies_elsewhere(self, tier: int, key: BlockHash) -> bool:
-        return bool(self._books.index[key].tiers & ~(1 << tier)) and self._may_leave(tier, key)
+    def _lies_elsewhere(self, tier: int, protected: set[BlockHash], key: BlockHash) -> bool | None:
+        return bool(self._books.index[key].tiers & ~(1 << tier)) and self._may_leave(tier, protected, key)
+
+    def _lies_near(self, node: Node, tier: int) -> bool:
+        """Whether a block of a tier lies in a faster one too, or in the next: its copy here is worth little."""
+        return bool(node.tiers & (4 << tier) - 1 & ~(1 << tier))
+
+    def _would_sink(self, key: BlockHash, tier: int) -> bool:
+        """Whether a block is worth a place below, and there is one; it is then set aside."""
+        if tier + 1 == len(self._sinks):
+            return False
+        self._sinks[tier] = self._room_below(tier) and self._is_worth(key, tier + 1)
+        return self._sinks[tier]
+
+    def _is_worth(self, key: BlockHash, tier: int) -> bool:
+        admission = self._books.rules[tier].admission
+        return admission is None or admission.admit([key]) > 0
 
     def _room_below(self, tier: int) -> bool:
         """One place in the next tier is set aside for a victim of this one, if there can be one."""
@@ -96,10 +131,12 @@ class Sweep:
             self._spare[below] += 1
         return self._spare[below] > 0
 
-    def _send_off(self, node: Node, tier: int) -> Move:
-        if node.tiers & ~(1 << tier) or not self._room_below(tier):
-            return self._books.drop(node, tier)
+    def _send_off(self, node: Node, tier: int) -> None:
+        """Order a block out of a tier: dropped if its copy here is worth little, or if it was found not to sink."""
+        if self._lies_near(node, tier) or not self._sinks[tier]:
+            self._drops[tier].append(self._books.drop(node, tier))
+            return
         self._spare[tier + 1] -= 1
         node.tiers &= ~(1 << tier)
         self._books.begin(node, tier, tier + 1)
-        return Move(node.key, tier, tier + 1)
+        self._copies[tier].append(Move(node.key, tier, tier + 1))

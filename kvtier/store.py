@@ -248,7 +248,7 @@ class TieredStore:
         served = wanted.keys[: len(sources)]
         with self._core.lock:
             release_lapsed(self._core.placement.index)
-            self._core.placement.touch(served)
+            self._core.placement.touch(wanted.keys)
             self._core.metrics.add("gets")
             self._core.metrics.add("missed_blocks", len(wanted) - len(sources), of=hit.stopped_by)
             for tier in sources:
@@ -309,11 +309,11 @@ class TieredStore:
         check_blocks("put", self.spec.block_bytes, part.keys, blocks)
         with self._core.lock:
             release_lapsed(self._core.placement.index)
-            if any(map(self._core.holds, chain.keys[:1])):  # others make room for a prompt's tail before its head does
-                self._core.placement.touch(chain.keys)
+            self._core.placement.touch([key for key in part.keys if self._core.holds(key)])  # the rest a get has told
+            self._core.placement.arrange(chain.keys)  # others make room for a prompt's tail before its head does
         num_new = self._writer.write(part, blocks, chain)
         with self._core.lock:
-            self._core.placement.touch(chain.keys)
+            self._core.placement.arrange(chain.keys)
             refused = sum(not self._core.holds(key) for key in part.keys)
             self._core.metrics.add("puts")
             self._core.metrics.add("refused_blocks", refused)

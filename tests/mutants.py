@@ -135,20 +135,10 @@ GROUPS: tuple[Group, ...] = (
             Mutant("elif self._take_old(key):", "else:", "touching an absent name takes it up"),
             Mutant("self._order.move_to_end(key)\n", "pass\n", "FIFO: a touch counts for nothing"),
             Mutant("self._order:\n                del", "keys:\n                del", "removing an absent name raises"),
-            Mutant("order.popitem(last=False)", "order.popitem()", "most recently used leaves first"),
-            Mutant("for key in reversed(refused):", "for key in refused:", "refused blocks change places"),
-            Mutant("order.move_to_end(key, last=False)", "pass", "a refused block becomes the newest"),
-            Mutant("refused.append(key)", "pass", "a refused block is lost"),
-            Mutant("finally:", "except GeneratorExit:", "a full sweep loses what was refused"),
-            Mutant(
-                "if evictable(key):\n                yield key\n            else:\n                refused",
-                "if evictable(key) or True:\n                yield key\n            else:\n                refused",
-                "nobody is asked",
-            ),
             Mutant("and not len(self):", ":", "a restart's batch forgets what is on the shelf"),
             Mutant("self._passed[key] = None", "self._order[key] = None", "a refused block becomes the newest"),
             Mutant(
-                "yield from _sweep(self._passed, evictable)", "yield from ()", "what was refused once stays for ever"
+                "yield from sweep(self._passed, evictable)", "yield from ()", "what was refused once stays for ever"
             ),
             Mutant("del self._passed[key]", "pass", "a removed block is still ordered"),
             Mutant(
@@ -156,6 +146,257 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("if row in self._left:", "if True:", "a touched block leaves as an old one"),
             Mutant("self._left.remove(row)\n        return True", "return True", "a touched block is there twice"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/sweeping.py",
+        tests=("tests/policy/test_fifo.py", "tests/policy/test_wtinylfu.py", "tests/policy/test_s3fifo.py"),
+        mutants=(
+            Mutant("            if evictable(key):", "            if evictable(key) or True:", "nobody is asked"),
+            Mutant("del queue[key]", "pass", "a victim is still held"),
+            Mutant("num_refused += 1", "num_refused += 2", "a block after a refused one is left out"),
+            Mutant("num_asked += len(batch)", "num_refused += len(batch)", "a long sweep leaves blocks out"),
+            Mutant("if key in queue:", "if True:", "a walk leaves out who comes after one that left"),
+            Mutant("num_left += 1", "num_left += 2", "a walk leaves out who comes after one that stays"),
+            Mutant("num_given += len(batch)", "num_left += len(batch)", "a walk leaves names out"),
+            Mutant(
+                "if not batch:\n            yield None", "if not batch:\n            return", "nobody may come later"
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/fifo.py",
+        tests=("tests/policy/test_fifo.py",),
+        mutants=(
+            Mutant("for key in reversed(keys):", "for key in keys:", "heads leave before tails"),
+            Mutant("self._order.pop(key, None)", "self._order.pop(key)", "removing an absent name raises"),
+            Mutant("return len(self._order)", "return len(self._order) + 1", "one too many is counted"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/lfu.py",
+        tests=("tests/policy/test_lfu.py",),
+        mutants=(
+            Mutant("for key in reversed(keys):\n            uses", "for key in keys:\n            uses", "heads first"),
+            Mutant("for key in reversed(keys):\n            num", "for key in keys:\n            num", "heads first"),
+            Mutant("uses[key] = 1", "uses[key] = 2", "a new block has been used twice"),
+            Mutant("uses[key] = num + 1", "uses[key] = num", "a use counts for nothing the next time"),
+            Mutant(
+                "if num is None:\n                continue", "num = num or 1", "touching an absent name takes it up"
+            ),
+            Mutant("if num != last:", "if num > last:", "a block used less than the one before it is lost"),
+            Mutant(
+                "self._discard_empty(last)\n                old",
+                "old",
+                "a bucket is kept for every number of uses there was",
+            ),
+            Mutant(
+                "uses[key] = num + 1\n        self._discard_empty(last)", "uses[key] = num + 1", "empty buckets stay"
+            ),
+            Mutant(
+                "del self._buckets[num][key]\n                self._discard", "self._discard", "a removed block leaves"
+            ),
+            Mutant("for num in sorted(self._buckets):", "for num in list(self._buckets):", "the most used leave first"),
+            Mutant("if num > 1:", "if num > 2:", "blocks used twice never leave"),
+            Mutant("yield from self._sweep(1, evictable)", "pass", "blocks used once never leave"),
+            Mutant("del self._uses[key]", "pass", "a victim is still counted"),
+            Mutant(
+                "if not self._buckets[num]:\n            del",
+                "if self._buckets[num]:\n            del",
+                "names are lost",
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/sieve.py",
+        tests=("tests/policy/test_sieve.py",),
+        mutants=(
+            Mutant("for key in reversed(keys):", "for key in keys:", "heads leave before tails"),
+            Mutant("self._used[key] = False", "self._used[key] = True", "a new block counts as used"),
+            Mutant(
+                "if key in used:\n                used", "if True:\n                used", "absent names are taken up"
+            ),
+            Mutant("used[key] = True", "pass", "FIFO: a use counts for nothing"),
+            Mutant(
+                "if self._used.pop(key, None) is None:", "if not self._used.pop(key, None):", "unused ones stay queued"
+            ),
+            Mutant("if key in self._passed:\n                del", "if False:\n                del", "removing raises"),
+            Mutant(
+                "del self._ahead[key]\n                if not self._ahead:",
+                "del self._ahead[key]\n                if False:",
+                "a hand with nothing ahead",
+            ),
+            Mutant("elif key not in refused:", "else:", "a refused block is asked about again"),
+            Mutant("del used[key]", "pass", "a victim is still counted"),
+            Mutant(
+                "else:\n                self._passed[key] = None",
+                "else:\n                self._ahead[key] = None",
+                "CLOCK",
+            ),
+            Mutant(
+                "            if not self._ahead:\n                self._turn()\n            if leaves:",
+                "            if not self._ahead and not leaves:\n                self._turn()\n            if leaves:",
+                "a sweep closed at the newest block leaves nothing ahead of the hand",
+            ),
+            Mutant("popitem(last=False)", "popitem()", "the hand walks from new to old"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/s3fifo.py",
+        tests=("tests/policy/test_s3fifo.py",),
+        mutants=(
+            Mutant("max(1, capacity_blocks // 10)", "capacity_blocks // 10", "no block on trial in a small tier"),
+            Mutant("capacity_blocks - self._small_blocks", "capacity_blocks", "a main queue that is never full"),
+            Mutant("capacity_blocks * 9 // 10", "capacity_blocks", "more names are remembered than said"),
+            Mutant("_MOST_USES = 3", "_MOST_USES = 4", "uses are counted beyond three"),
+            Mutant("_USES_TO_STAY = 2", "_USES_TO_STAY = 1", "one use is enough to stay"),
+            Mutant("for key in reversed(keys):", "for key in keys:", "heads leave before tails"),
+            Mutant("overflows and len(small)", "len(small)", "new blocks pass as proven"),
+            Mutant(
+                "overflows = self._ghost, not self._has_evicted", "overflows = self._ghost, False", "trials before need"
+            ),
+            Mutant(
+                "del returning[key]\n                main",
+                "del returning[key]\n                small",
+                "no second chance",
+            ),
+            Mutant(
+                "if key in returning:\n                del returning[key]",
+                "if key in returning:\n                pass",
+                "kept for ever",
+            ),
+            Mutant("ghost.pop(key, None)", "pass", "a held name is remembered as one that left"),
+            Mutant("if num < _MOST_USES:", "if num < 1:", "uses are counted to one"),
+            Mutant("del ghost[key]\n                returning", "returning", "the ghost keeps who came back"),
+            Mutant("while len(returning) > self._ghost_blocks:", "while False:", "names that never come pile up"),
+            Mutant("self._small if key in self._small else self._main", "self._main", "removing raises"),
+            Mutant("len(self._main) > self._main_blocks", "len(self._main) >= self._main_blocks", "trials come second"),
+            Mutant("(unused, failed, unused)", "(unused, failed)", "who passed its trial in a sweep is left out"),
+            Mutant("else (failed, unused)", "else (failed,)", "the main queue never gives a victim"),
+            Mutant("self._has_evicted = True", "pass", "new blocks pass as proven for ever"),
+            Mutant("del self._uses[victim]", "pass", "a victim is still counted"),
+            Mutant("uses[key] = 0\n                del", "del", "uses on trial count in the main queue"),
+            Mutant(
+                "main[key] = None\n            elif evictable",
+                "pass\n            elif evictable",
+                "who passed its trial is lost",
+            ),
+            Mutant("ghost[key] = None", "pass", "who failed is forgotten"),
+            Mutant("ghost.popitem(last=False)", "ghost.popitem()", "the ghost forgets the newest"),
+            Mutant("uses[key] -= 1", "uses[key] = 0", "three uses are as good as one"),
+            Mutant("main.move_to_end(key)", "num_refused += 1", "a used block keeps its place and is passed over"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/arc.py",
+        tests=("tests/policy/test_arc.py",),
+        mutants=(
+            Mutant(
+                "for key in reversed(keys):\n            if key in ret",
+                "for key in keys:\n            if key in ret",
+                "heads first",
+            ),
+            Mutant(
+                "for key in reversed(keys):\n            if key in again",
+                "for key in keys:\n            if key in again",
+                "heads first",
+            ),
+            Mutant("if key in returning:", "if False:", "who comes back starts anew"),
+            Mutant("del returning[key]", "pass", "a name once asked for again is proven for ever"),
+            Mutant("self._left_once.pop(key, None)", "pass", "a held name is remembered as one that left"),
+            Mutant("renew(key)", "pass", "recency plays no part in the second list"),
+            Mutant(
+                "elif key in once:\n                del once[key]\n                again",
+                "elif key in once:\n                del once[key]\n                once",
+                "LRU",
+            ),
+            Mutant("self._aim(max(len(left_again) / len(left_once), 1))", "self._aim(1)", "a step that is always one"),
+            Mutant(
+                "self._aim(-max(len(left_once) / len(left_again), 1))", "self._aim(-1)", "a step that is always one"
+            ),
+            Mutant("self._aim(-max", "self._aim(max", "the target only grows"),
+            Mutant("del left_once[key]\n", "pass\n", "a name that came back is remembered as one that left"),
+            Mutant("del left_again[key]\n", "pass\n", "a name that came back is remembered as one that left"),
+            Mutant("self._asked_for_left_again = True", "pass", "a tie goes to the second list"),
+            Mutant("self._asked_for_left_again = False\n        for", "for", "a tie goes to the first list for ever"),
+            Mutant(
+                "while len(self._returning) > self._capacity_blocks:", "while False:", "names that never come pile up"
+            ),
+            Mutant(
+                "if key in self._once:\n                del",
+                "if False:\n                del",
+                "a removed block is still held",
+            ),
+            Mutant("self._again.pop(key, None)", "pass", "a removed block is still held"),
+            Mutant("left[victim] = None", "pass", "nobody is remembered"),
+            Mutant(
+                "sweep(self._again, evictable), self._left_again",
+                "sweep(self._again, evictable), self._left_once",
+                "one memory",
+            ),
+            Mutant("else (again, once)", "else (again,)", "a full sweep leaves blocks behind"),
+            Mutant("num > self._target or", "num >= self._target or", "a tie goes to the first list"),
+            Mutant(
+                "min(max(self._target + by, 0), self._capacity_blocks)",
+                "max(self._target + by, 0)",
+                "beyond the capacity",
+            ),
+            Mutant("max(self._target + by, 0)", "(self._target + by)", "a target below nothing"),
+            Mutant(
+                "len(self._once) + len(left_once) > capacity", "len(left_once) > capacity", "the first pair is too long"
+            ),
+            Mutant("> 2 * capacity", "> 3 * capacity", "the four lists are too long"),
+            Mutant("left_once.popitem(last=False)", "left_once.popitem()", "the newest names are forgotten"),
+            Mutant("left_again.popitem(last=False)", "left_again.popitem()", "the newest names are forgotten"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/wtinylfu.py",
+        tests=("tests/policy/test_wtinylfu.py",),
+        mutants=(
+            Mutant("max(1, capacity_blocks // 100)", "capacity_blocks // 100", "a small tier has no window"),
+            Mutant("* 4 // 5", "* 3 // 5", "too few are protected"),
+            Mutant("_MOST_USES = 15", "_MOST_USES = 16", "counts go beyond fifteen"),
+            Mutant("_USES_PER_BLOCK = 10", "_USES_PER_BLOCK = 11", "counts are halved late"),
+            Mutant(
+                "for key in reversed(keys):\n            window", "for key in keys:\n            window", "heads first"
+            ),
+            Mutant(
+                "for key in reversed(keys):\n            if key in prot",
+                "for key in keys:\n            if key in prot",
+                "heads first",
+            ),
+            Mutant("if len(window) > self._window_blocks:", "if False:", "the window is the whole cache"),
+            Mutant("self._count(keys)", "pass", "nothing is counted"),
+            Mutant("renew(key)", "pass", "recency plays no part among the protected"),
+            Mutant("protected[key] = None\n", "probation[key] = None\n", "nobody is protected"),
+            Mutant("if len(protected) > self._protected_blocks:", "if False:", "all are protected"),
+            Mutant("window.move_to_end(key)", "pass", "recency plays no part in the window"),
+            Mutant(
+                "(self._protected, self._probation, self._window)", "(self._protected, self._probation)", "still held"
+            ),
+            Mutant(
+                "uses(candidate, 0) >= uses(victim, 0)", "uses(candidate, 0) > uses(victim, 0)", "heads leave first"
+            ),
+            Mutant("uses(candidate, 0) >= uses(victim, 0)", "True", "a scan drives out what is asked for often"),
+            Mutant("probation if victim in probation else protected", "probation", "a protected victim raises"),
+            Mutant("del window[candidate]\n                    probation", "probation", "a winner is there twice"),
+            Mutant("probation[candidate] = None", "pass", "a winner is lost"),
+            Mutant("if num < _MOST_USES:", "if num < 1:", "counts go to one"),
+            Mutant("self._uses_left -= len(keys)", "self._uses_left -= 1", "counts are halved late"),
+            Mutant("num >> 1 for", "num for", "counts are never halved"),
+            Mutant("if num > 1}", "}", "names that were asked for once are remembered for ever"),
+            Mutant("self._uses_left = self._sample\n", "pass\n", "counts are halved at every request"),
+            Mutant("yield next(protected) if key is None else key", "yield key", "protected blocks never leave"),
+        ),
+    ),
+    Group(
+        file="kvtier/policy/registry.py",
+        tests=("tests/policy/test_registry.py",),
+        mutants=(
+            Mutant("if make is None:", "if False:", "an unknown policy is a crash"),
+            Mutant("{', '.join(POLICIES)}", "", "the known policies are not named"),
+            Mutant('"arc": lambda setting: ARC', '"arc": lambda setting: S3FIFO', "ARC is another policy"),
         ),
     ),
     Group(
@@ -1784,10 +2025,20 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/tiers/environment.py",
-        tests=("tests/tiers/test_environment.py", "tests/tiers/test_disk.py", "tests/test_sharing.py"),
+        tests=(
+            "tests/tiers/test_environment.py",
+            "tests/tiers/test_disk.py",
+            "tests/test_sharing.py::test_another_size_is_refused_while_the_directory_is_open_and_taken_afterwards",
+            "tests/test_sharing.py::test_without_its_lock_file_a_directory_in_use_is_not_joined",
+            "tests/test_sharing.py::test_a_reader_in_another_process_keeps_what_it_reads_from_being_written_over",
+        ),
         mutants=(
             Mutant("            self._prove_sound()\n", "            pass\n", "a damaged file ends the process"),
-            Mutant("self.directory.renew_lock_file(_LOCK_BYTES)", "pass", "garbage in the reader table is believed"),
+            Mutant(
+                "self.directory.renew_lock_file(_LOCK_BYTES)",
+                "pass",
+                "a full disk ends the process through the reader table",
+            ),
             Mutant("            self.directory.check_joinable()", "            pass", "two lock files, two writers"),
             Mutant("or not about.is_in(self.directory.marker()):", ":", "another's environment is set aside"),
             Mutant("if written is None:\n", "if False:\n", "somebody's file is set aside"),
@@ -1853,6 +2104,613 @@ GROUPS: tuple[Group, ...] = (
             ),
         ),
     ),
+    Group(
+        file="kvtier/econ/figures.py",
+        tests=("tests/econ/test_figures.py",),
+        mutants=(
+            Mutant('(*_REQUIRED, "lo", "hi")', "_REQUIRED", "bands are lost on disk"),
+            Mutant('if fields["unit"] != unit:', "if False:", "a price per month passes for one per hour"),
+            Mutant('fields.get(name) is None or fields[name] == ""', "name not in fields", "an empty source is one"),
+            Mutant('if fields["kind"] not in KINDS:', "if False:", "a guess passes for a figure"),
+            Mutant("not lo <= value <= hi", "False", "a value outside its own band"),
+            Mutant("value < 0 or (value == 0 and not may_be_zero)", "value < 0", "a speed of zero"),
+            Mutant('unit.startswith("USD") or unit == "s"', 'unit == "s"', "free things are refused"),
+            Mutant("isinstance(value, bool) or ", "", "True passes for one dollar"),
+            Mutant(" or not math.isfinite(value)", "", "an infinite price"),
+            Mutant("{**source, **fields}", "{**fields, **source}", "a figure's own date is ignored"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/tables.py",
+        tests=("tests/econ/test_figures.py",),
+        mutants=(
+            Mutant(".setdefault(name, {}).update(fields)", "[name] = fields", "one new price drops the entry's rest"),
+            Mutant("if section not in sections:", "if False:", "a misspelt section is passed over"),
+            Mutant("if field not in section.units:", "if False:", "a misspelt field is passed over"),
+            Mutant("if not isinstance(raw, str):", "if False:", "a number for a tier"),
+            Mutant("if missing:", "if False:", "an entry without its price"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/hardware.py",
+        tests=("tests/econ/test_figures.py", "tests/econ/test_worked_example.py"),
+        mutants=(
+            Mutant("HOURS_PER_MONTH = 730", "HOURS_PER_MONTH = 720", "a month of thirty days"),
+            Mutant("years.value * HOURS_PER_YEAR", "HOURS_PER_YEAR", "all paid for in a year"),
+            Mutant("self.endurance_dwpd.value * 365 * ", "self.endurance_dwpd.value * ", "a write a year"),
+            Mutant("self.rent.value * gb, ", "self.rent.value, ", "a drive of one GB"),
+            Mutant("if sum(term is not None for term in terms) != 1:", "if False:", "rented and bought"),
+            Mutant(
+                "self.hbm_bytes.value / 1e9)\n        return", "self.hbm_bytes.value / 2**30)\n        return", "GiB"
+            ),
+            Mutant("else figure.lo * factor", "else figure.lo", "a band in another unit than its value"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/parameters.py",
+        tests=("tests/econ/test_models.py",),
+        mutants=(
+            Mutant("tables = 1 if", "tables = 2 if", "tied embeddings count twice"),
+            Mutant("family.norms * hidden)", "0)", "norms are forgotten"),
+            Mutant("chosen * one", "experts * one", "every expert is met"),
+            Mutant("n >= first and ", "", "dense layers at the head are forgotten"),
+            Mutant("n not in dense and ", "", "dense layers in between are forgotten"),
+            Mutant("(n + 1) % step == 0", "n % step == 0", "the wrong layers are dense"),
+            Mutant(
+                'fields.count("n_shared_experts") * 3 ', '0 * fields.count("n_shared_experts") * 3 ', "shared experts"
+            ),
+            Mutant("family.expert_bias * (2 * width + hidden)", "0", "biases of experts"),
+            Mutant(
+                "router = experts * (hidden + family.expert_bias)", "router = experts * hidden", "bias of the router"
+            ),
+            Mutant(" + family.sinks * heads", "", "attention sinks"),
+            Mutant("qk_norm * 2 * size", "0", "norms of queries and keys"),
+            Mutant("qkv_bias * (q_width + 2 * kv_width)", "0", "biases of queries"),
+            Mutant("(said and family.out_bias) * hidden", "0", "bias of the output"),
+            Mutant("latent * heads * (nope + value)", "latent * heads * nope", "values are not expanded"),
+            Mutant("+ bias * (latent + rope)", "", "bias of the latent"),
+            Mutant("+ rank + rank * q_width", "+ rank * q_width", "norm of the queries' latent"),
+            Mutant("dense += 2 * ", "dense += ", "biases of a dense MLP"),
+            Mutant("isinstance(value, bool) or not isinstance(value, int) or value < 1", "value < 1", "half a layer"),
+            Mutant("not isinstance(value, int) or value < 0:", "not isinstance(value, int):", "minus one expert"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/models.py",
+        tests=("tests/econ/test_models.py",),
+        mutants=(
+            Mutant("2 * kv_heads(fields) * size, 4", "kv_heads(fields) * size, 4", "keys without values"),
+            Mutant("* size, 4 * heads * size", "* size, 2 * heads * size", "attention at half its work"),
+            Mutant("numbers, flop = latent + rope, ", "numbers, flop = latent, ", "the key's position is not cached"),
+            Mutant("2 * heads * (nope + rope + value)", "2 * heads * (nope + rope)", "values cost nothing"),
+            Mutant("return tokens * tokens / 2", "return tokens * tokens", "no causal mask"),
+            Mutant("window * window / 2 + (tokens", "window * window + (tokens", "the mask inside a window"),
+            Mutant("if g.window_tokens is None)", ")", "windows grow without end"),
+            Mutant("min(num_tokens, g.window_tokens or num_tokens)", "num_tokens", "a window that never fills up"),
+            Mutant("2.0 * self.active_params * (stop", "2.0 * self.total_params * (stop", "idle experts compute"),
+            Mutant(
+                "(pattern and (n + 1) % pattern == 0)", "(pattern and n % pattern == 0)", "other layers have windows"
+            ),
+            Mutant("n < first or ", "", "layers below the first window have one"),
+            Mutant('not kind.startswith("qwen")', "True", "a window that is switched off"),
+            Mutant("if not wanted or ", "if ", "a window that is switched off in the config"),
+            Mutant("if len(types) != layers:", "if False:", "types of other layers"),
+            Mutant(
+                '{"model_type": f"{config.get(\'model_type\')}_text", **text}', "dict(text)", "the text part's family"
+            ),
+            Mutant('"mxfp4": 0.53125', '"mxfp4": 0.5', "scales weigh nothing"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/curve.py",
+        tests=("tests/econ/test_profile.py",),
+        mutants=(
+            Mutant(" + interpolate(num_tokens, self._tokens, self._residuals)", "", "measured points are not met"),
+            Mutant(" + self.coefficients[0]", "", "a rest is launched for nothing"),
+            Mutant("(found >= 0).all() and ", "", "time runs backwards"),
+            Mutant("/ t[:, None]", "", "long prompts drown short ones"),
+            Mutant(
+                "if right == len(xs):\n        return ys[-1]",
+                "if right == len(xs):\n        return ys[0]",
+                "the last band",
+            ),
+            Mutant("if num_tokens < 1:", "if num_tokens < 0:", "no tokens take a launch"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/profile.py",
+        tests=("tests/econ/test_profile.py",),
+        mutants=(
+            Mutant(
+                "max(self.pass_s, self._curve.span(start_tokens, stop_tokens))",
+                "self._curve.span(start_tokens, stop_tokens)",
+                "no floor",
+            ),
+            Mutant(
+                "[p.lo / p.mid for p in self.prefill]", "[p.lo for p in self.prefill]", "a band of seconds as a ratio"
+            ),
+            Mutant("stop_tokens > self.prefill[-1].tokens", "stop_tokens >= self.prefill[-1].tokens", "the last point"),
+            Mutant("min(num_tokens, self.window_tokens)", "num_tokens", "a window without end"),
+            Mutant("(fast, speed, slow)", "(slow, speed, fast)", "the band is upside down"),
+            Mutant("wait + size / rate", "size / rate", "no latency"),
+            Mutant(".value / 3600 * seconds", ".value * seconds", "an hour's price a second"),
+            Mutant(".value / 3600 * num_bytes / 1e9 * seconds", ".value / 3600 * num_bytes / 2**30 * seconds", "GiB"),
+            Mutant(
+                "tier.wear_usd_per_gb.value * tier.write_amplification.value", "tier.wear_usd_per_gb.value", "no WAF"
+            ),
+            Mutant("return (wear + fee) *", "return wear *", "fees for writing"),
+            Mutant(" + fee * size / 1e9", "", "fees for reading"),
+            Mutant('"device" if "device" in self.tiers else "host"', '"host"', "GPU memory for the price of RAM"),
+            Mutant("if self.machine != machine:", "if False:", "another machine's profile"),
+            Mutant("if versions.get(package) != version:", "if False:", "another version's profile"),
+            Mutant("partial.unlink(missing_ok=True)", "pass", "half-written files stay"),
+            Mutant(" or before.mid > after.mid", "", "longer prompts take less"),
+            Mutant("before.tokens >= after.tokens", "before.tokens > after.tokens", "two points of one length"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/profile_json.py",
+        tests=("tests/econ/test_profile.py",),
+        mutants=(
+            Mutant('raw.get("schema_version") != SCHEMA_VERSION', "False", "a profile of another schema"),
+            Mutant('or raw.get("schema") != SCHEMA', "", "any JSON object is a profile"),
+            Mutant(" or isinstance(raw[name], bool)", "", "true bytes per token"),
+            Mutant('"latency_s": "s"', '"latency_s": "ms"', "another unit"),
+            Mutant("except (AttributeError, KeyError, TypeError) as exc:", "except KeyError as exc:", "a traceback"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/derive.py",
+        tests=("tests/econ/test_profile.py", "tests/econ/test_worked_example.py"),
+        mutants=(
+            Mutant("lo=f / hi, mid=f / mid, hi=f / lo", "lo=f / mid, mid=f / mid, hi=f / mid", "no band"),
+            Mutant("model.weight_bytes / (gpus * gpu.hbm_bytes_per_s.value)", "0.0", "a pass for nothing"),
+            Mutant("min(total, link, key", "max(total, link, key", "drives outrun the link"),
+            Mutant("_times(hourly, count, ", "_times(hourly, 1, ", "drives for the price of one"),
+            Mutant('_times(gpu.usd_per_hour, gpus, "GPUs")', "gpu.usd_per_hour", "GPUs for the price of one"),
+            Mutant("if medium.tier in tiers:", "if False:", "the last medium wins"),
+            Mutant("_WEIGHT_SHARE = 0.75", "_WEIGHT_SHARE = 1.0", "no room for KV"),
+            Mutant("window_tokens=model.window_tokens", "window_tokens=0", "windows are forgotten"),
+            Mutant("if not 0 < mfu <= 1:", "if not 0 < mfu:", "faster than the peak"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/formulas.py",
+        tests=("tests/econ/test_worked_example.py", "tests/econ/test_ledger.py"),
+        mutants=(
+            Mutant("return num_gpus * peak_flop_per_s", "return peak_flop_per_s", "one GPU of many"),
+            Mutant(
+                "return usd_per_hour / 3600 / tokens_per_s * 1e6",
+                "return usd_per_hour / 3600 * tokens_per_s",
+                "upside down",
+            ),
+            Mutant("return bytes_per_token * tokens_per_s", "return bytes_per_token / tokens_per_s", "upside down"),
+            Mutant("device_usd_per_hour / 3600\n", "device_usd_per_hour\n", "an hour for a second"),
+            Mutant("gpu_usd_per_hour / 3600\n", "gpu_usd_per_hour\n", "an hour for a second"),
+            Mutant("/ 3600 * request_s", "/ 3600", "requests of one second"),
+            Mutant('"stall": stall_usd_per_mtok}', '"stall": 0.0}', "waiting costs nothing"),
+            Mutant("return power_w / tokens_per_s * 1e6 / 1e3", "return power_w / tokens_per_s * 1e6", "J for kJ"),
+            Mutant(
+                "bytes_per_token * 1e6 / read_bytes_per_s / 1e3", "bytes_per_token * 1e6 / read_bytes_per_s", "J for kJ"
+            ),
+            Mutant("if not (math.isfinite(value) and value > 0):", "if not value > 0:", "infinite speed"),
+            Mutant("if not (math.isfinite(value) and value >= 0):", "if not math.isfinite(value):", "negative prices"),
+            Mutant("if mfu > 1:", "if False:", "faster than the peak"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/keeping.py",
+        tests=("tests/econ/test_worked_example.py", "tests/econ/test_ledger.py"),
+        mutants=(
+            Mutant(
+                "return bytes_per_token * 1e6 / 1e9 * usd_per_gb_hour",
+                "return bytes_per_token * usd_per_gb_hour / 1e9",
+                "a token",
+            ),
+            Mutant("rent_usd_per_mtok_hour * 3600 if", "rent_usd_per_mtok_hour if", "hours for seconds"),
+            Mutant(
+                "1e9 / bytes_per_s_below - 1e9 / bytes_per_s_above",
+                "1e9 / bytes_per_s_below",
+                "a tier above that is instant",
+            ),
+            Mutant("read_below_usd_per_gb + stalled", "stalled", "drives read for nothing"),
+            Mutant(
+                "(rent_above_usd_per_gb_hour - rent_below_usd_per_gb_hour) / 3600",
+                "rent_above_usd_per_gb_hour / 3600",
+                "the lower rent is saved",
+            ),
+            Mutant("max(0.0, saved_usd) / extra_rent", "saved_usd / extra_rent", "negative times"),
+            Mutant(
+                "return rent_usd_per_mtok_hour / saving if saving > 0",
+                "return rent_usd_per_mtok_hour / saving if saving",
+                "a loss worth keeping",
+            ),
+            Mutant("usd_per_gb * write_amplification /", "usd_per_gb /", "no write amplification"),
+            Mutant(
+                "(wear_usd_per_mtok + rent_usd_per_mtok) / saving", "wear_usd_per_mtok / saving", "holding for nothing"
+            ),
+            Mutant("max(days, 1 / dwpd)", "days", "writes do not wear"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/tariffs.py",
+        tests=("tests/econ/test_tariffs.py",),
+        mutants=(
+            Mutant(
+                "return max(0.0, write - 1) / (1 - read)",
+                "return max(0.0, write) / (1 - read)",
+                "the first input is free",
+            ),
+            Mutant("if read < 1 else math.inf", "if read != 1 else 0.0", "reads that save nothing pay at once"),
+            Mutant("- 1 - 1e-9) - 1)", "- 1 - 1e-9))", "one ping too many"),
+            Mutant("- 1 - 1e-9) - 1)", "- 1 + 1e-9) - 1)", "pings up to the same price"),
+            Mutant(
+                "(most_pings(write=write, read=read) + 1) * ttl_s",
+                "most_pings(write=write, read=read) * ttl_s",
+                "the last life",
+            ),
+            Mutant("lost = write_short - read", "lost = write_short", "the read is saved"),
+            Mutant("max(0.0, input_usd - read_usd)", "input_usd", "reads are free"),
+            Mutant("num_calls * (write - read) - write", "num_calls * (write - read)", "the warm-up is free"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/prices.py",
+        tests=("tests/econ/test_figures.py",),
+        mutants=(
+            Mutant(
+                "return self.cached_read.value / self.input.value",
+                "return self.cached_read.value",
+                "a price as a share",
+            ),
+            Mutant("return self.write.value / self.input.value", "return self.write.value", "a price as a multiple"),
+            Mutant("if not prices and self.read_share is None:", "if False:", "a price without a price"),
+            Mutant("self.input.value == 0", "self.input.value < 0", "a share of nothing"),
+            Mutant("{key, price.provider, key.partition", "{key, key.partition", "a provider is unknown"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/ledger.py",
+        tests=("tests/econ/test_ledger.py",),
+        mutants=(
+            Mutant(
+                "self.read_usd + self.write_usd + self.rent_usd + self.occ",
+                "self.read_usd + self.rent_usd + self.occ",
+                "writing is free",
+            ),
+            Mutant(
+                "return self.recompute_usd + self.occupancy_usd",
+                "return self.recompute_usd",
+                "a recompute fills no memory",
+            ),
+            Mutant(
+                "(self.hit_usd + self.stall_usd) / self.miss_usd", "self.hit_usd / self.miss_usd", "waiting is free"
+            ),
+            Mutant("if self.saves_usd <= 0:", "if self.saves_usd < -1e9:", "nothing ever loses"),
+            Mutant("self.saves_usd <= self.stall_usd", "False", "a stall is never a loss"),
+            Mutant('"may lose" if self.saves_lo_usd <= 0 else "saves"', '"saves"', "bands are passed over"),
+            Mutant(
+                "write_usd = _write_usd(profile, tier, tokens) / reuses",
+                "write_usd = _write_usd(profile, tier, tokens)",
+                "each hit writes",
+            ),
+            Mutant("size, hold_s) / reuses", "size, hold_s)", "each hit pays all the rent"),
+            Mutant("read_usd * load.hi / load.mid", "read_usd", "reads have no band"),
+            Mutant(
+                "profile.compute_usd(recompute.lo) -", "profile.compute_usd(recompute.mid) -", "recomputes have no band"
+            ),
+            Mutant("saving = max(0.0, recompute - read)", "saving = recompute", "a read is free"),
+            Mutant("gb = profile.prefix_bytes(tokens) / 1e9", "gb = 1.0", "a prefix of one GB"),
+            Mutant("if stalled else 0.0,", ",", "loads never overlap"),
+            Mutant("not math.isfinite(value) else value", "False else value", "no JSON"),
+            Mutant("recompute.mid / load.mid", "load.mid / recompute.mid", "upside down"),
+            Mutant("key=lambda price: price.share", "key=lambda price: price.name", "list prices out of order"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/profiles.py",
+        tests=("tests/econ/test_cost_command.py",),
+        mutants=(
+            Mutant("if not args.any_machine:", "if False:", "another machine's profile"),
+            Mutant(
+                "getattr(args, name) is not None]", "getattr(args, name)]", "--mfu 0 is passed over beside a profile"
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/meter.py",
+        tests=("tests/econ/test_billing_rules.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("self._until[call.ids] >= call.time_s", "self._until[call.ids] > call.time_s", "a second less"),
+            Mutant(" & (self._usable[call.ids] <= call.time_s)", "", "calls in parallel hit"),
+            Mutant("<= call.time_s)", "< call.time_s)", "an answer that has begun is not there"),
+            Mutant(
+                'if self._rules.entries == "marks":\n            looked',
+                "if False:\n            looked",
+                "no look-back",
+            ),
+            Mutant("mark.position + 1 - back, 0)", "mark.position - back, 0)", "a look-back of 21"),
+            Mutant("self._rules.look_back if call.in_content_blocks else None", "self._rules.look_back", "of blocks"),
+            Mutant("int(found[-1])", "int(found[0])", "the shortest match wins"),
+            Mutant("tokens - tokens % self._rules.unit_tokens", "tokens", "hits of half a step"),
+            Mutant("if tokens >= self._rules.minimum_tokens else", "if tokens else", "no minimum"),
+            Mutant("if tokens >= self", "if tokens > self", "a minimum one too high"),
+            Mutant("if self._random.random() >= self._hit_probability:", "if False:", "every call finds its machine"),
+            Mutant("hit_probability if rules.routed else 1.0", "hit_probability", "a disk is missed by routing"),
+            Mutant("if kept != sorted(kept, reverse=True):", "if False:", "an hour after five minutes"),
+            Mutant("len(said) > self._rules.max_marks", "len(said) > 1 + self._rules.max_marks", "five marks"),
+            Mutant("(Mark(len(call.ids) - 1),) if call.marks is None", "() if call.marks is None", "no automatic mode"),
+            Mutant("if self._units(int(call.ends[mark.position]))]", "]", "a mark too early is paid for"),
+            Mutant("                done = end\n", "", "tokens are paid for at each mark"),
+            Mutant("done = read\n", "done = 0\n", "what was read is written too"),
+            Mutant("now + self._kept_s[used]", "now", "a use refreshes nothing"),
+            Mutant("ids[: hit + 1]", "ids[hit : hit + 1]", "a long entry outlives its head"),
+            Mutant("        used = used[self._until[used] >= now]\n", "        pass\n", "an expired entry comes back"),
+            Mutant("(shared - 1, len(ids) - 1)", "(len(ids) - 1,)", "a common prefix is not seen"),
+            Mutant("(shared - 1, len(ids) - 1)", "(shared - 1,)", "the end of a request is no unit"),
+            Mutant("            self._seen_s[ids] = now\n", "", "what was sent is not seen"),
+            Mutant("if call.reply is not None and self._rules.stores_output:", "if False:", "answers are not stored"),
+            Mutant("fresh = ids[until < call.time_s]", "fresh = ids", "parallel calls delay what they share"),
+            Mutant("self._first_token_s if call.first_token_s is None else", "self._first_token_s or", "its own time"),
+            Mutant("made = not self._until[entry[0]] >= call.time_s", "made = True", "an entry is made at each call"),
+            Mutant("position = marks[0].position", "position = marks[-1].position", "the last mark, which moves"),
+            Mutant("self._rules.lifetime_s / 3600", "self._rules.lifetime_s / 60", "stored by the minute"),
+            Mutant("call._replace(first_token_s=0.0)", "call", "others wait for an entry made before"),
+            Mutant("if not 0 <= hit_probability <= 1:", "if not hit_probability <= 1:", "a probability below zero"),
+            Mutant("if not first_token_s >= 0:", "if False:", "an answer before its question"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/bills.py",
+        tests=("tests/econ/test_billing_rules.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("call.input_tokens > prices.long", "call.input_tokens >= prices.long", "long at 200,000"),
+            Mutant("factor * usage.read", "usage.read", "reads of a long prompt at half price"),
+            Mutant("tariff.lifetimes[name].write", "tariff.lifetimes[tariff.plan].write", "one price for both"),
+            Mutant("if call.purpose == CALL else 0.0", "", "pings are dear without a cache"),
+            Mutant("if charge.purpose == CALL:", "if True:", "pings count as traffic"),
+            Mutant(
+                "self.read_usd + self.written_usd + self.uncached_usd + self.storage_usd\n\n    @property\n"
+                "    def share",
+                "self.read_usd + self.written_usd + self.uncached_usd\n\n    @property\n    def share",
+                "a bill without storage",
+            ),
+            Mutant("call.output_tokens * (prices", "call.input_tokens * (prices", "answers by the prompt"),
+            Mutant("factor * plain_usd", "plain_usd", "a long prompt is cheap without a cache"),
+            Mutant("self.added_usd += charge.input_usd", "self.added_usd += charge.read_usd * 0", "pings for nothing"),
+            Mutant(
+                "hit_probability=hit_probability,\n        seed", "hit_probability=1.0,\n        seed", "no routing"
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/cost.py",
+        tests=("tests/econ/test_cost_command.py",),
+        mutants=(
+            Mutant("if row.speed_up < 1", "if row.speed_up < 0", "slow loads are not named"),
+            Mutant('if verdict == "saves":', 'if verdict != "loses":', "what may lose is not named"),
+            Mutant("_check_plot(args.plot)", "pass", "found out at the end"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/lines.py",
+        tests=("tests/sim/test_reading.py", "tests/sim/test_mooncake.py"),
+        mutants=(
+            Mutant("self.count += 1", "self.count = 1", "malformed lines are not counted"),
+            Mutant("if len(data) > MAX_LINE_BYTES:", "if False:", "a line as large as memory"),
+            Mutant("packed = raw.read(len(_GZIP)) == _GZIP", "packed = False", "a packed file is read as it is"),
+            Mutant("except (ValueError, RecursionError) as exc", "except ValueError as exc", "deep nesting ends it"),
+            Mutant("type(value) is not int or not 0 <=", "type(value) is not int or not -9 <=", "negative numbers"),
+            Mutant("not 0 <= value <= MAX_SECONDS", "not value <= MAX_SECONDS", "negative times"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/mooncake.py",
+        tests=("tests/sim/test_mooncake.py",),
+        mutants=(
+            Mutant("if request.time_s < now_s", "if request.time_s < 0", "time may run backwards"),
+            Mutant("elif before[number] != last", "elif False", "an id may follow any other"),
+            Mutant("found.append(number)", "found.append(each)", "ids stay as large as they are"),
+            Mutant("{tokens // block_tokens, -(-tokens", "{tokens, -(-tokens", "whole blocks only are refused"),
+            Mutant("round(request.time_s * 1000)", "int(request.time_s * 1000)", "times are rounded down"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/agentic.py",
+        tests=("tests/sim/test_agentic.py",),
+        mutants=(
+            Mutant("if keep > held", "if keep > held + 1", "a request keeps what is not there"),
+            Mutant("if total > MAX_PROMPT_BLOCKS or", "if", "a run as long as memory"),
+            Mutant(
+                "first - 1 if skip else self._before[at]", "first - 1 if skip else last", "heads of runs go unchecked"
+            ),
+            Mutant("first - 1 if skip else self", "last if skip else self", "the middle of a run goes unchecked"),
+            Mutant("min(stop, self._stops[at]) - start", "stop - start", "a run goes on past what is known"),
+            Mutant("size = min(stop, end) - start", "size = stop - start", "known ids get new numbers"),
+            Mutant("self._blocks[: turn.keep]", "self._blocks[:]", "nothing is ever left out"),
+            Mutant("start_s = self.start_s + agent.time_s", "start_s = agent.time_s", "sub-agents of no time"),
+            Mutant("if entry.time_s < self._now_s", "if False", "time may run backwards"),
+            Mutant("min(size, self._shared_blocks - len(blocks))", "size", "the shared prefix has no end"),
+            Mutant("conversation * session_interval_s", "session_interval_s", "all sessions start at once"),
+            Mutant("merge.advance(cursor.subagent(entry, of_agents))", "pass", "sub-agents are left out"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/plain.py",
+        tests=("tests/sim/test_plain.py",),
+        mutants=(
+            Mutant("prompt.time_s - first_s", "prompt.time_s", "times count from another moment"),
+            Mutant('BlockHash(b"\\xff" * HASH_BYTES)', "BlockHash(bytes(HASH_BYTES))", "texts and ids share blocks"),
+            Mutant("        name = name_block(Label(name,", "        name = name_block(Label(prompt.root,", "no chain"),
+            Mutant("if time_s < now_s or", "if", "time may run backwards"),
+            Mutant("(tokens is None) == (text is None)", "tokens is None and text is None", "both at once"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/generate.py",
+        tests=("tests/sim/test_workloads.py",),
+        mutants=(
+            Mutant("if self.said is None or turn.fresh", "if self.said is None", "nobody starts afresh"),
+            Mutant("self.answer_tokens + turn.new_tokens", "turn.new_tokens", "answers are forgotten"),
+            Mutant("keys = (*keys, piece.key)", "keys = (piece.key,)", "order makes no difference"),
+            Mutant("num_blocks - text.tokens // self", "num_blocks + 1 - text.tokens // self", "a block too many"),
+            Mutant("arrival_s <= heap[0][0]", "arrival_s > heap[0][0]", "sessions come out of order"),
+            Mutant("self.turns_each / self.rate", "1 / self.rate", "turns make the rate"),
+            Mutant("- _SIGMA**2 / 2", "", "lengths are longer than asked for"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/workloads.py",
+        tests=("tests/sim/test_workloads.py",),
+        mutants=(
+            Mutant("rank**-exponent", "1", "all prompts are asked alike"),
+            Mutant("if each and said > self.context_tokens", "if False", "a chat never ends"),
+            Mutant("fresh=full", "fresh=False", "a summary is appended"),
+            Mutant("said, new = tool_tokens, draw", "new = draw", "a context stays full"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/distances.py",
+        tests=("tests/sim/test_stats.py",),
+        mutants=(
+            Mutant("if (turns > 0).any()", "if False", "broken prefixes give figures"),
+            Mutant("self._steps[first + end - begin] -= 1", "pass", "runs have no end"),
+            Mutant("self._recent.add(by, begin - end)", "pass", "a block is counted at every use"),
+            Mutant(
+                "self._recent.append(len(ids))", "self._recent.append(len(ids) - hits)", "used blocks are not recent"
+            ),
+            Mutant("time_s - self._times_s[by]", "time_s", "intervals from the beginning"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/stats.py",
+        tests=("tests/sim/test_stats.py",),
+        mutants=(
+            Mutant(
+                "min(hits * trace.block_tokens, request.input_tokens)", "hits * trace.block_tokens", "too many tokens"
+            ),
+            Mutant("< request.time_s - RECENT_S", "<= request.time_s - RECENT_S", "a conversation is over at once"),
+            Mutant("if not self._requests[gone]", "if True", "a conversation that goes on is over"),
+            Mutant("-(-int(total[-1]) * percent // 100)", "int(total[-1]) * percent // 100", "ranks are rounded down"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/files.py",
+        tests=("tests/sim/test_trace_command.py",),
+        mutants=(Mutant("beside.unlink(missing_ok=True)", "pass", "half a file is left"),),
+    ),
+    Group(
+        file="kvtier/econ/billing/breakeven.py",
+        tests=("tests/econ/test_billing_tariffs.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("(write - 1) / (1 - read)", "(write - 1) / (write - read)", "k for h"),
+            Mutant("(write - 1) / (write - read)", "(write - 1) / (1 - read)", "h for k"),
+            Mutant("-math.log1p(-hit", "math.log1p(hit", "a rate that is too low"),
+            Mutant("(longer_write - read) / (write - read)) /", "longer_write / write) /", "reads forgotten"),
+            Mutant("(longer_write - write) / (write - read)", "(longer_write - write) / write", "an expiry's read"),
+            Mutant("write / read - 1 - _EPSILON", "write / read - _EPSILON", "a ping too many"),
+            Mutant("- 1 - _EPSILON", "- 1", "49 pings by rounding"),
+            Mutant("most_pings(write=write, read=read) + 1)", "most_pings(write=write, read=read))", "an hour less"),
+            Mutant("(input_usd_per_mtok - cached_usd_per_mtok)", "input_usd_per_mtok", "a reuse that costs nothing"),
+            Mutant("num_calls * (write - read) - write", "num_calls * (write - read)", "the call ahead is free"),
+            Mutant("0 <= read < 1 <= write", "0 <= read <= 1 <= write", "a division by zero"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/strategies.py",
+        tests=("tests/econ/test_billing_traffic.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("if newest[ping.conversation or 0] != number:", "if False:", "pings go on after the next call"),
+            Mutant("if sent + 1 < limit:", "if sent < limit:", "a ping too many"),
+            Mutant("due[0][0] < time_s", "due[0][0] <= time_s", "a ping with the call"),
+            Mutant("if marked and call.marks else", "if call.marks else", "an automatic cache is pinged in part"),
+            Mutant("call.marks[-1].position if marked", "call.marks[0].position if marked", "half is let go"),
+            Mutant("call.ends[position] >= minimum_tokens", "True", "what nobody stores is pinged"),
+            Mutant('    yield from until(float("inf"))\n', "", "no pings after the last call"),
+            Mutant("reversed(call.ids.tolist())", "call.ids.tolist()", "a session goes on where another began"),
+            Mutant("    if found is None and len(call.ids):", "    if len(call.ids):", "a trace's numbers are lost"),
+            Mutant("not sent.is_live(first, last)", "True", "a call ahead of what is there"),
+            Mutant("first.ends[last] >= minimum_tokens", "True", "a call ahead for nothing"),
+            Mutant("time_s=later_s, ", "", "the calls do not wait"),
+            Mutant("ready[0][0] < oldest_s", "ready", "out of order"),
+            Mutant(
+                "group[0].time_s + within_s <= call.time_s]", "group[0].time_s + within_s < call.time_s]", "waits on"
+            ),
+            Mutant("Mark(position, lifetime)", "Mark(position)", "five minutes before an hour"),
+            Mutant("min((_shared(first, other)", "max((_shared(first, other)", "what only some share"),
+            Mutant("marks=marks if marked else None", "marks=None", "the call ahead stores by chance"),
+            Mutant("if mark.position <= last)", "if True)", "marks beyond its end"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/marking.py",
+        tests=("tests/econ/test_billing_traffic.py",),
+        mutants=(
+            Mutant("for position in (shared - 1, last) if", "for position in (last,) if", "no second mark"),
+            Mutant("yield call if call.marks is not None else", "yield", "marks that were set are lost"),
+            Mutant("max(_GROWTH * have, minimum_tokens)", "max(have, minimum_tokens)", "made anew at every turn"),
+            Mutant("max(_GROWTH * have, minimum_tokens)", "_GROWTH * have", "made below the minimum"),
+            Mutant("            marked[call.ids[deepest]] = True\n", "", "made and forgotten"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/calls.py",
+        tests=("tests/econ/test_billing_traffic.py",),
+        mutants=(
+            Mutant(
+                "request.input_tokens // block_tokens", "-(-request.input_tokens // block_tokens)", "a partial block"
+            ),
+            Mutant("min(len(request.blocks), ", "max(0, ", "blocks that a trace does not have"),
+            Mutant("last_s <= request.time_s < math.inf", "request.time_s < math.inf", "time runs backwards"),
+            Mutant("< math.inf", "<= math.inf", "a call at no time"),
+            Mutant("request.input_tokens < 0 or ", "", "a prompt of fewer than no tokens"),
+            Mutant(" or request.output_tokens < 0", "", "an answer of fewer than no tokens"),
+            Mutant("in_content_blocks=False", "in_content_blocks=True", "look-back in blocks of a trace"),
+            Mutant("if block_tokens < 1:", "if block_tokens < 0:", "blocks of nothing"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/conversation.py",
+        tests=("tests/econ/test_billing_traffic.py",),
+        mutants=(
+            Mutant("(parent, name, tokens)", "(-1, name, tokens)", "a segment is the same after another prefix"),
+            Mutant("(parent, name, tokens)", "(parent, name, 0)", "lengths do not count"),
+            Mutant("if call.time_s < last_s:", "if False:", "time runs backwards"),
+            Mutant("enumerate(lines, start=1)", "enumerate(lines)", "the line before is blamed"),
+            Mutant("        last_s = call.time_s\n", "", "time may run backwards"),
+            Mutant("if order < rank:", "if False:", "a system prompt at the end"),
+            Mutant('return f"text {', 'return f"id {', "a text is the id of its digest's letters"),
+            Mutant("or value < 0:", "or False:", "fewer than no tokens"),
+            Mutant(
+                "isinstance(value, bool) or not isinstance(value, int)", "not isinstance(value, int)", "True is one"
+            ),
+            Mutant("not 0 <= value < math.inf", "not 0 <= value", "a call at no time"),
+            Mutant(" and said in lifetimes:", ":", "a lifetime that nobody offers"),
+            Mutant("marks=tuple(marks) or None", "marks=tuple(marks)", "nothing said is nothing marked"),
+            Mutant("and text is None:", ":", "an id and a text"),
+            Mutant("OverflowError, RecursionError) as exc:", "OverflowError) as exc:", "a bomb of brackets"),
+            Mutant("ValueError, OverflowError,", "ValueError,", "a number as long as a line"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/tariffs.py",
+        tests=("tests/econ/test_billing_tariffs.py", "tests/econ/test_billing_rules.py"),
+        mutants=(
+            Mutant("    if not named:", "    if False:", "figures without a source"),
+            Mutant('(table.get("title") and table.get("date"))', 'table.get("title")', "sources without a date"),
+            Mutant("or not value >= 0:", "or False:", "prices below zero"),
+            Mutant("or not value > 0:", "or value < 0:", "a lifetime of nothing"),
+            Mutant("    if name not in known:", "    if False:", "names that mean nothing"),
+            Mutant("writes.get(plan, prices.input_usd_per_mtok)", "prices.input_usd_per_mtok", "writes for nothing"),
+            Mutant('for name in ("minimum_tokens",) if name in model', "for name in ()", "one minimum for all"),
+            Mutant("if rules[other].entries == rules[plan].entries", "if True", "lifetimes of another cache"),
+            Mutant("if prices.input_usd_per_mtok == 0:", "if False:", "shares of nothing"),
+            Mutant("if self.made_apart and self.refreshed_on_use:", "if False:", "rent that nobody counts"),
+            Mutant("tariff.model == firsts[tariff.provider]", "True", "every model ever"),
+            Mutant("if not providers or tariff.provider in providers", "", "providers nobody asked for"),
+            Mutant("if self.entries not in ENTRIES:", "if False:", "entries that end nowhere"),
+        ),
+    ),
 )
 
 
@@ -1874,7 +2732,7 @@ def copied() -> Iterator[Path]:
     """A copy of what the tests need, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="kvtier-mutant-") as name:
         place = Path(name)
-        for part in ("kvtier", "tests", "benchmarks"):
+        for part in ("kvtier", "tests", "benchmarks", "examples"):
             shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
         shutil.copy(ROOT / "pyproject.toml", place)
         (place / "conftest.py").write_text(CONFTEST)

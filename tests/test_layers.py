@@ -1,6 +1,6 @@
 """Who may import whom, and what stays importable without the heavy libraries.
 
-errors  spec  hashing  format  listing  metrics  config  answers    facts and formulas
+errors  spec  hashing  format  listing  metrics  config  answers  econ    facts and formulas
    policy   index   resting   books   room   intake  judgement: no I/O, no clock, no torch
    rates    ground  reuse    health
    formats                                           a block in fewer bytes, or encrypted, and back
@@ -26,7 +26,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: A part may import from its own layer and from those before it in this list.
 LAYERS = [
-    {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers"},
+    {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers", "econ"},
     {"policy", "index", "resting", "books", "room", "intake", "health", "formats", "rates", "ground", "reuse"},
     {"placement", "tiers"},
     {"core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "store", "sim"},
@@ -51,8 +51,9 @@ STRANGERS = [
     {"formats", "room"},
 ]
 
-PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "policy.base", "policy.lru", "sim"]
+PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "policy.base", "policy.registry", "sim"]
 PURE += ["index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
+PURE += ["econ.profile", "econ.billing.bills"]
 JUDGEMENT = ["policy", "index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
 NO_CLOCK_NO_FILES = {"asyncio", "io", "os", "pathlib", "random", "socket", "tempfile", "threading", "time"}
 
@@ -101,6 +102,11 @@ def test_strangers_do_not_see_each_other(path):
     strangers = set().union(*(pair for pair in STRANGERS if part_of(path) in pair)) - {part_of(path)}
 
     assert parts_imported(path) & strangers == set()
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) == "econ"], ids=name_of)
+def test_the_economics_know_no_store(path):
+    assert parts_imported(path) <= {"econ", "errors"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -17,6 +17,9 @@ from typing import Protocol, runtime_checkable
 
 from kvtier.hashing import BlockHash
 
+Evictable = Callable[[BlockHash], bool | None]
+"""Whether a block may leave now. None is a no that lasts until others have left, see ``Reconsidering``."""
+
 
 class EvictionPolicy(Protocol):
     """Order in which the blocks of one tier leave it.
@@ -40,7 +43,7 @@ class EvictionPolicy(Protocol):
         """Forget names without counting them as victims; absent names are passed over."""
         ...
 
-    def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """One sweep over the held names, worst first.
 
         A name is yielded only if ``evictable`` said yes just before, and is no longer held
@@ -52,6 +55,32 @@ class EvictionPolicy(Protocol):
 
     def __len__(self) -> int:
         """Names held."""
+        ...
+
+
+@runtime_checkable
+class Arranging(Protocol):
+    """A policy whose order depends on the order in which the blocks of one prompt came."""
+
+    def arrange(self, keys: Sequence[BlockHash]) -> None:
+        """Make a prompt's tail older than its head, in prefix order.
+
+        Some of the names were touched and then the others inserted, which left the tail younger. It is
+        no use, and nothing else changes; names that are not held are passed over.
+        """
+        ...
+
+
+@runtime_checkable
+class Reconsidering(Protocol):
+    """A policy in whose order a block often comes before those that must leave first.
+
+    It does not ask again about what was refused with None until it is told to, so that the heads of
+    long prompts are not asked about in each sweep.
+    """
+
+    def reconsider(self, key: BlockHash) -> None:
+        """Nothing has to leave before this block any more. Also during a sweep; other names are passed over."""
         ...
 
 
@@ -86,6 +115,9 @@ class Setting:
 
     recompute_s: Callable[[int], float] = lambda depth: 1.0 + depth / 1000
     """Seconds to prefill one block at a depth, everything before it being cached. Only ratios matter."""
+
+    load_s: tuple[float, float] | None = None
+    """Seconds before the first block is loaded from the tier, and for each block; None where it is not known."""
 
     next_use: Callable[[BlockHash], int] | None = None
     """Number of the request that will use a block next, a replay's alone; beyond the last request if none will."""

@@ -29,7 +29,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 from kvtier.errors import ConfigError
 from kvtier.hashing import BlockHash
-from kvtier.policy.base import Setting
+from kvtier.policy.base import Evictable, Setting
 
 
 class Belady:
@@ -71,7 +71,7 @@ class Belady:
         for key in keys:
             self._due.pop(key, None)
 
-    def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``."""
         refused: dict[BlockHash, int] = {}
         try:

@@ -21,7 +21,7 @@ import heapq
 from collections.abc import Callable, Generator, Sequence
 
 from kvtier.hashing import BlockHash
-from kvtier.policy.base import Setting
+from kvtier.policy.base import Evictable, Setting
 
 
 class GDSF:
@@ -84,7 +84,7 @@ class GDSF:
         for key in keys:
             self._held.pop(key, None)
 
-    def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``. O(log n) a name."""
         refused: list[tuple[float, int, BlockHash]] = []
         try:

@@ -14,20 +14,22 @@ victim, which then keeps its place.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 from kvtier.hashing import BlockHash
 from kvtier.listing import Remaining, Roll
+from kvtier.policy.base import Evictable
+from kvtier.policy.sweeping import Queue, sweep
 
 
 class LRU:
     """Least recently used, oldest at the front."""
 
     def __init__(self) -> None:
-        self._passed: OrderedDict[BlockHash, None] = OrderedDict()
+        self._passed: Queue = OrderedDict()
         """Names that stood on the shelf, were refused and are older than what is left of it."""
         self._shelf: _Shelf | None = None
-        self._order: OrderedDict[BlockHash, None] = OrderedDict()
+        self._order: Queue = OrderedDict()
 
     def insert(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.insert``."""
@@ -39,11 +41,16 @@ class LRU:
 
     def touch(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.touch``."""
+        order, is_old = self._order, bool(self._passed) or self._shelf is not None
         for key in reversed(keys):
-            if key in self._order:
-                self._order.move_to_end(key)
-            elif self._take_old(key):
-                self._order[key] = None
+            if key in order:
+                order.move_to_end(key)
+            elif is_old and self._take_old(key):
+                order[key] = None
+
+    def arrange(self, keys: Sequence[BlockHash]) -> None:
+        """See ``Arranging.arrange``. To order by last use is to count one."""
+        self.touch(keys)
 
     def remove(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.remove``."""
@@ -53,16 +60,16 @@ class LRU:
             else:
                 self._take_old(key)
 
-    def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``."""
-        yield from _sweep(self._passed, evictable)
+        yield from sweep(self._passed, evictable)
         while self._shelf is not None and (key := self._shelf.pop()) is not None:
             if evictable(key):
                 yield key
             else:
                 self._passed[key] = None
         self._shelf = None
-        yield from _sweep(self._order, evictable)
+        yield from sweep(self._order, evictable)
 
     def __len__(self) -> int:
         return len(self._passed) + (len(self._shelf) if self._shelf is not None else 0) + len(self._order)
@@ -104,19 +111,3 @@ class _Shelf:
             return False
         self._left.remove(row)
         return True
-
-
-def _sweep(order: OrderedDict[BlockHash, None], evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
-    """Yield what may leave, the front first; what was refused goes back to its place."""
-    refused: list[BlockHash] = []
-    try:
-        while order:
-            key, _ = order.popitem(last=False)
-            if evictable(key):
-                yield key
-            else:
-                refused.append(key)
-    finally:
-        for key in reversed(refused):
-            order[key] = None
-            order.move_to_end(key, last=False)

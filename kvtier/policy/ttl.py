@@ -19,7 +19,7 @@ from contextlib import closing
 
 from kvtier.errors import ConfigError
 from kvtier.hashing import BlockHash
-from kvtier.policy.base import EvictionPolicy, Setting
+from kvtier.policy.base import Evictable, EvictionPolicy, Setting
 from kvtier.policy.lru import LRU
 
 
@@ -85,7 +85,7 @@ class TTL:
         for key in keys:
             self._since.pop(key, None)
 
-    def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``: in the order of the inner policy."""
         with closing(self._inner.evict(evictable)) as victims:
             for victim in victims:

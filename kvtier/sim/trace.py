@@ -37,11 +37,15 @@ class Request(NamedTuple):
 class Trace(Protocol):
     """Requests in order of arrival; can be gone through more than once."""
 
-    name: str
-    """For tables and plots."""
+    @property
+    def name(self) -> str:
+        """For tables and plots."""
+        ...
 
-    block_tokens: int
-    """Tokens in a whole block."""
+    @property
+    def block_tokens(self) -> int:
+        """Tokens in a whole block."""
+        ...
 
     def __iter__(self) -> Iterator[Request]:
         """Read it from its start. Ids are whole numbers from 0 on, given out in about the order of first appearance."""

@@ -15,7 +15,7 @@ Where a law needs the same policy twice it copies the fixture's with ``copy.deep
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import pytest
@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvtier.hashing import BlockHash
-from kvtier.policy.base import EvictionPolicy
+from kvtier.policy.base import Evictable, EvictionPolicy
 
 Step = tuple[str, frozenset[int], int]
 """Verb, names it is about, and how many victims a sweep takes before it is closed."""
@@ -51,7 +51,7 @@ def nobody(_: BlockHash) -> bool:
     return False
 
 
-def take(policy: EvictionPolicy, count: int, evictable: Callable[[BlockHash], bool] = everybody) -> list[BlockHash]:
+def take(policy: EvictionPolicy, count: int, evictable: Evictable = everybody) -> list[BlockHash]:
     """Up to ``count`` victims of one sweep, which is then closed."""
     sweep = policy.evict(evictable)
     victims: list[BlockHash] = []
@@ -64,7 +64,7 @@ def take(policy: EvictionPolicy, count: int, evictable: Callable[[BlockHash], bo
     return victims
 
 
-def sweep_all(policy: EvictionPolicy, evictable: Callable[[BlockHash], bool] = everybody) -> list[BlockHash]:
+def sweep_all(policy: EvictionPolicy, evictable: Evictable = everybody) -> list[BlockHash]:
     """Every victim of one sweep. One more than the policy holds ends it: it would never end."""
     return take(policy, len(policy) + 1, evictable)
 

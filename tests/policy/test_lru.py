@@ -6,9 +6,8 @@ from itertools import islice
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from policy_helpers import STREAM, play, roll
 
-from kvtier.hashing import BlockHash, Label
-from kvtier.listing import Listing, Roll
 from kvtier.policy.lru import LRU
 from kvtier.testing.policies import PolicyTests, names, sweep_all, take
 
@@ -19,18 +18,6 @@ class TestLRU(PolicyTests):
         return LRU()
 
 
-def lcg(count, seed=1):
-    """The C standard's example generator, so that the stream never changes with a library."""
-    stream = []
-    for _ in range(count):
-        seed = (1103515245 * seed + 12345) % 2**31
-        stream.append(int((seed / 2**31) ** 2 * 24))
-    return stream
-
-
-STREAM = lcg(400)
-
-
 def oracle(stream, capacity):
     order, hits = [], 0
     for item in stream:
@@ -39,23 +26,9 @@ def oracle(stream, capacity):
     return hits
 
 
-def hits_of(policy, stream, capacity):
-    held, hits = set(), 0
-    for item in stream:
-        if item in held:
-            hits += 1
-            policy.touch(names(item))
-            continue
-        if len(held) == capacity:
-            held.remove(int.from_bytes(take(policy, 1)[0], "big"))
-        policy.insert(names(item))
-        held.add(item)
-    return hits
-
-
 @pytest.mark.parametrize(("capacity", "hits"), [(1, 26), (2, 65), (4, 113), (8, 201), (16, 304), (24, 376)])
 def test_a_fixed_stream_gives_a_known_number_of_hits(capacity, hits):
-    assert hits_of(LRU(), STREAM, capacity) == hits == oracle(STREAM, capacity)
+    assert sum(play(LRU(), STREAM, capacity)) == hits == oracle(STREAM, capacity)
 
 
 def test_a_fixed_history_gives_a_known_order_of_victims():
@@ -101,12 +74,11 @@ def test_a_touched_block_leaves_after_an_untouched_one():
 # A batch that came as a roll
 
 
-def rolled(listed):
+def rolled(numbers):
     """An LRU that took up names, oldest first, as a restart does, and one that got them one by one."""
-    entries = [(BlockHash(name), Label(BlockHash(bytes(32)), 0, b"")) for name in listed]
-    listing, one, other = Listing.of(entries), LRU(), LRU()
-    one.insert(Roll(listing, listing.order))
-    for name in listed:
+    one, other = LRU(), LRU()
+    one.insert(roll(*numbers))
+    for name in names(*numbers):
         other.insert([name])
     return one, other
 
@@ -125,7 +97,7 @@ operations = st.one_of(
 
 @given(listed=st.lists(st.integers(0, 12), unique=True), history=st.lists(operations, max_size=20))
 def test_a_roll_is_kept_in_the_order_of_its_names_one_by_one(listed, history):
-    one, other = rolled(names(*listed))
+    one, other = rolled(listed)
     held = set(listed)
     for verb, numbers, *count in history:
         if verb == "evict":
@@ -143,17 +115,16 @@ def test_a_roll_is_kept_in_the_order_of_its_names_one_by_one(listed, history):
 
 
 def test_a_roll_into_a_policy_that_holds_names_is_a_batch_like_any_other():
-    entries = [(name, Label(name, 0, b"")) for name in names(1, 2)]
-    listing, policy = Listing.of(entries), LRU()
+    policy = LRU()
     policy.insert(names(3))
 
-    policy.insert(Roll(listing, listing.order))
+    policy.insert(roll(1, 2))
 
     assert sweep_all(policy) == names(3, 1, 2)
 
 
 def test_names_on_the_shelf_are_made_only_when_they_are_asked_for():
-    one, _ = rolled(names(1, 2, 3))
+    one, _ = rolled([1, 2, 3])
 
     one.touch(names(2))
 

@@ -303,6 +303,20 @@ def test_a_reader_table_that_is_lost_or_garbage_is_made_anew(filled, garbage):
         assert whole(tier, 1, 2, 3)
 
 
+def test_the_reader_table_has_all_its_space_from_the_start(filled):
+    with closing(disk(filled)):
+        table = (filled / "lock.mdb").stat()
+        assert table.st_blocks * 512 >= table.st_size > 0
+
+
+def test_another_capacity_is_noted_when_nobody_else_has_it_open(filled):
+    with closing(disk(filled, 5)) as tier:
+        assert tier._volume.env.books.capacity_blocks == 5
+    with closing(disk(filled, 7)) as tier:
+        assert tier._volume.env.books.capacity_blocks == 7
+        assert whole(tier, 1, 2, 3)
+
+
 def test_a_data_file_cut_behind_its_last_page_is_whole(filled):
     with raw(filled) as env:
         needed = (env.info()["last_pgno"] + 1) * 4096
@@ -409,6 +423,18 @@ def test_an_environment_without_all_its_databases_and_no_marker_is_refused_by_wh
 def test_an_environment_that_cannot_say_what_it_holds_is_damaged(filled, about):
     with raw(filled) as env, env.begin(write=True) as txn:
         txn.put(b"format", about, db=env.open_db(b"meta", txn=txn))
+
+    with closing(disk(filled)) as tier:
+        put(tier, 1)
+        assert whole(tier, 1)
+    assert set_aside(filled) is not None
+
+
+def test_an_environment_of_slabs_without_slots_is_damaged(filled):
+    with raw(filled) as env, env.begin(write=True) as txn:
+        meta = env.open_db(b"meta", txn=txn)
+        about = json.loads(txn.get(b"format", db=meta)) | {"slab_slots": 0}
+        txn.put(b"format", json.dumps(about).encode(), db=meta)
 
     with closing(disk(filled)) as tier:
         put(tier, 1)

@@ -1,5 +1,6 @@
 """An open data file: what is kept back, how much fits, who is waited for, and what happens to it from outside."""
 
+import errno
 import os
 import shutil
 import threading
@@ -125,6 +126,26 @@ def test_a_restart_counts_what_is_kept_back_already(path, monkeypatch):
         tier.delete(names(4))
         put(tier, 9)
         assert place_of(tier, names(9)[0]) == again
+
+
+def test_a_place_that_cannot_be_written_is_left_for_another(tier, monkeypatch):
+    put(tier, 1)
+    slabs = tier._volume.slabs
+    write, bad = slabs.write, []
+
+    def refuse_one_place(slot, parts):
+        bad.append(slot) if not bad else None
+        if slot in bad:
+            raise OSError(errno.EIO, "Input/output error")
+        write(slot, parts)
+
+    monkeypatch.setattr(slabs, "write", refuse_one_place)
+    with pytest.raises(TierUnavailableError):
+        put(tier, 2)
+    put(tier, 2)
+
+    assert place_of(tier, names(2)[0]) not in bad
+    assert whole(tier, 1, 2)
 
 
 def test_a_suspect_that_is_not_held_any_more_is_forgotten(tier):
@@ -376,6 +397,22 @@ def test_own_writes_are_not_looked_at(tier, monkeypatch, change):
     for _ in range(3):
         change(tier, 2)
         assert tier._volume.trouble() is None
+
+
+def test_a_write_that_ends_while_somebody_is_about_to_look_is_not_looked_at(tier, monkeypatch):
+    put(tier, 1)
+    monkeypatch.setattr(module, "structural_problem", lambda data: pytest.fail("looked at its own write"))
+    volume = tier._volume
+    enter = volume.env.try_writing
+
+    def enter_when_the_other_is_done():
+        volume._stamp = volume.env.directory.state().st_mtime_ns
+        return enter()
+
+    touch(tier)
+    monkeypatch.setattr(volume.env, "try_writing", enter_when_the_other_is_done)
+
+    assert volume.trouble() is None
 
 
 def test_while_this_process_writes_nobody_looks(tier, monkeypatch):

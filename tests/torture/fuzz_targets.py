@@ -9,6 +9,7 @@ To fuzz another reader, write such a function, decorate it with ``target``, and 
 from __future__ import annotations
 
 import atexit
+import gzip
 import json
 import shutil
 import struct
@@ -24,9 +25,10 @@ import numpy as np
 import xxhash
 
 from kvtier.config import parse_size
-from kvtier.errors import ConfigError, CorruptBlockError, KVTierError, TokenError
+from kvtier.errors import ConfigError, CorruptBlockError, KVTierError, TokenError, TraceError
 from kvtier.format import ENTRY_HEAD, Entry, Verifier, header_bytes, pack_entry, seal, unpack_entry, verify
 from kvtier.hashing import HASH_BYTES, BlockHash, Label, Namespace, name_block, name_chain
+from kvtier.sim.reading import open_trace
 from kvtier.spec import KVSpec
 from kvtier.tiers.entries import read_entries
 
@@ -249,3 +251,56 @@ def about(data: bytes) -> None:
             txn.put(b"format", data or b" ", db=meta)
     with suppress(KVTierError):
         _open_tier(path)
+
+
+# Traces
+
+
+@cache
+def _trace_file() -> Path:
+    """A file for one trace after another."""
+    path = Path(tempfile.mkdtemp(prefix="kvtier-fuzz-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path / "trace"
+
+
+def _traces() -> list[bytes]:
+    turns = [
+        {"t": 0.0, "in": 200, "out": 9, "keep": 0, "add": [[1, 3]]},
+        {"t": 1, "in": 64, "out": 1, "keep": 1, "add": []},
+    ]
+    about = {"block_size": 64, "tool_tokens": 70, "system_tokens": 9}
+    agents = [{"t": 1, **about, "subagent": "a", "requests": [{**turns[0], "add": [[90, 3]]}]}]
+    texts = [
+        '{"timestamp": 0, "input_length": 1300, "output_length": 1, "hash_ids": [0, 1, 2]}\n' * 2,
+        '{"timestamp": 5, "input_length": 600, "output_length": 1, "hash_ids": [0, 1]}\n{"hash_ids": [-1]}',
+        json.dumps({**about, "requests": [*turns, *agents]}),
+        json.dumps({**about, "requests": [{**turns[0], "in": 64 * 10**12, "add": [[1, 10**12]]}]}),
+        json.dumps({**about, "requests": turns[::-1]}),
+        '{"tokens": [1, 2, 3], "time": 1}\n{"text": "abc", "time": NaN}\n{"text": "abcd", "time": 2}',
+        'tokens,text,time\n1 2 3,,0\n,"a ""b""\n c",4\n',
+        "[" * 2000,
+        "",
+    ]
+    plain = [text.encode() for text in texts]
+    return [*plain, *(gzip.compress(data, mtime=0) for data in plain), gzip.compress(plain[0], mtime=0)[:-5]]
+
+
+@target(_traces)
+def trace(data: bytes) -> None:
+    """A trace of any format: a TraceError, or requests in order of time whose ids form a forest, twice the same."""
+    _trace_file().write_bytes(data)
+    try:
+        found = open_trace(_trace_file(), shared_prefix=len(data) % 2 == 1)
+        requests = list(found)
+    except TraceError:
+        return
+    before: dict[int, int] = {}
+    now_s = 0.0
+    for request in requests:
+        assert request.time_s >= now_s
+        now_s = request.time_s
+        for previous, block in zip([-1, *request.blocks], request.blocks, strict=False):
+            assert 0 <= block <= len(before)
+            assert before.setdefault(block, previous) == previous
+    assert list(found) == requests
