@@ -1,15 +1,14 @@
 """Hazard: what is least likely to be asked for by the next request leaves first, as learnt from requests so far.
 
-    uses   runs of blocks, last used first on the right      chance that the oldest is used next
+    uses   runs of blocks, the one used last on the right      chance that the leftmost is used next
     1      [e0 .. e7]  [d4 d5]  [c1 .. c9]                     0.0004      its tail leaves first
     2      [b3 .. b6]                                          0.0021
-    3      -
-    4+     [a0 a1]                                             0.0500
+    3+     [a0 a1]                                             0.0500
 
 A prefix cache sees whole prompts, so blocks do not come and go one by one. The new blocks of a prompt are a run;
 a later prompt uses a run or leaves it, and splits it where it turns off. A run has one number of uses and one time of
 last use, counted in requests, and both tell whether it will be used again: of those used twice more come back than of
-those used once, and of those that have waited twice as long fewer.
+those used once, and of those that have waited longer fewer.
 
 For each number of uses and each power of two of waiting time the policy counts how often a run was used
 and for how many requests one waited. Their ratio is the hazard rate. It compares the run that has waited longest
@@ -31,16 +30,16 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 from kvtier.hashing import BlockHash
-from kvtier.policy.base import Setting
+from kvtier.policy.base import Evictable, Setting
 
 MAX_NAMES_GONE = 1_000_000
 """Names of blocks that have left which are remembered, unless told otherwise."""
 
-_NUM_KINDS = 4
-"""Runs used once, twice, three times, and more often."""
+_NUM_KINDS = 3
+"""Runs used once, twice, and more often."""
 
 
 class Hazard:
@@ -77,7 +76,7 @@ class Hazard:
         at = 0
         while at < len(keys):
             run = self._broken.get(keys[at]) or self._runs.get(keys[at])
-            num_resumed = self._resume(run, keys, at) if run is not None else 0
+            num_resumed = 0 if run is None or run.is_forgotten else self._resume(run, keys, at)
             if num_resumed:
                 self._begin(fresh)
                 fresh = []
@@ -107,11 +106,23 @@ class Hazard:
                 self._broken[run.names[run.num_held]] = run
         self._tidy()
 
+    def arrange(self, keys: Sequence[BlockHash]) -> None:
+        """See ``Arranging.arrange``. Orders the runs of the last prompt; others stay where they are."""
+        used: list[_Run] = []
+        at = 0
+        while at < len(keys):
+            run = self._runs.get(keys[at])
+            if run is not None and run.num_held and run.since == self._now:
+                used.append(run)
+            at += 1 if run is None else len(run.names)
+        for run in reversed(used):
+            self._waiting[run.kind].move_to_end(run)
+
     def remove(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.remove``."""
         self._held.difference_update(keys)
 
-    def evict(self, evictable: Callable[[BlockHash], bool]) -> Generator[BlockHash]:
+    def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``. A run whose tail is refused is passed over, and asked about in the end."""
         passed: list[_Run] = []
         refused: set[BlockHash] = set()
@@ -192,9 +203,7 @@ class Hazard:
             self._rates.note_wait(head.kind, age)
         return head
 
-    def _take_tail(
-        self, run: _Run, evictable: Callable[[BlockHash], bool], refused: set[BlockHash]
-    ) -> Generator[BlockHash]:
+    def _take_tail(self, run: _Run, evictable: Evictable, refused: set[BlockHash]) -> Generator[BlockHash]:
         """Victims of a run, to the first that is refused."""
         while run.num_held:
             key = run.names[run.num_held - 1]
@@ -208,7 +217,7 @@ class Hazard:
             else:
                 run.num_held -= 1
 
-    def _may_go(self, key: BlockHash, evictable: Callable[[BlockHash], bool], refused: set[BlockHash]) -> bool:
+    def _may_go(self, key: BlockHash, evictable: Evictable, refused: set[BlockHash]) -> bool:
         if not evictable(key):
             refused.add(key)
             return False
@@ -289,6 +298,11 @@ class _Run:
         """Number of the request that used it last; -1 once it is forgotten."""
 
     @property
+    def is_forgotten(self) -> bool:
+        """Whether no line has it any more."""
+        return self.since < 0
+
+    @property
     def kind(self) -> int:
         """Which of the lines it stands in."""
         return min(self.uses, _NUM_KINDS) - 1
@@ -337,10 +351,16 @@ class _Rates:
         self._all_uses[age] += 1
 
     def rate(self, kind: int, waited: int) -> float:
-        """Chance that a run is used by the next request; like that of other kinds where little is known."""
+        """Chance that a run is used by the next request; where little is known, that of all kinds.
+
+        No less than that of a run used less often: a head may not leave before its tail.
+        """
         age = _age_class(waited)
         typical = self._all_waited[age] / self._all_uses[age]
-        return float((self._num_uses[kind][age] + 1) / (self._waited[kind][age] + typical))
+        return max(
+            float((num_uses[age] + 1) / (waited_for[age] + typical))
+            for num_uses, waited_for in zip(self._num_uses[: kind + 1], self._waited, strict=False)
+        )
 
 
 def hazard(_: Setting) -> Hazard:

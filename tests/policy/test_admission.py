@@ -138,6 +138,13 @@ def test_a_prompts_length_counts_not_its_new_blocks_alone():
     assert admission.admit([]) == 0
 
 
+def test_nobody_is_asked_how_deep_a_new_block_lies():
+    admission = WorthReloading(lambda _: 2.0, 1.0, depth={}.__getitem__)
+    admission.touch(names(1, 2))
+
+    assert admission.admit(names(1, 2)) == 2
+
+
 def test_a_block_that_would_sink_is_judged_by_its_depth():
     admission = reloading(2.5)
     admission.touch(names(*range(100, 150)))
