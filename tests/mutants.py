@@ -887,6 +887,62 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/policy/hazard.py",
+        tests=("tests/policy/test_hazard.py",),
+        mutants=(
+            Mutant(
+                "for run in reversed(self._walk(keys)):",
+                "for run in self._walk(keys):",
+                "a head is older than its tail",
+            ),
+            Mutant("for run in reversed(used):", "for run in used:", "arranged the wrong way round"),
+            Mutant("and run.since == self._now:", "and True:", "arranging moves what was not used"),
+            Mutant("run.uses += 1", "pass", "uses do not count"),
+            Mutant("if run.since == since:", "if True:", "one used since waits for two"),
+            Mutant(
+                "            self._wait(run, 0)\n            if", "            if", "waiting does not count after a use"
+            ),
+            Mutant("self._broken[run.names[run.num_held]] = run", "pass", "a cut run is not taken up again"),
+            Mutant("run.is_forgotten", "False", "what was forgotten comes back"),
+            Mutant("passed.append(run)", "pass", "what was asked about is lost"),
+            Mutant("for run in reversed(passed):", "for run in passed:", "refused runs change places"),
+            Mutant("self._file(run, front=True)", "self._file(run)", "refused runs are the youngest"),
+            Mutant("key not in refused and self._may_go", "self._may_go", "asks about one twice"),
+            Mutant(
+                "heapq.heapreplace(oldest, self._oldest(kind))",
+                "heapq.heappop(oldest)",
+                "one run of a kind and no more",
+            ),
+            Mutant("min(run.num_held, at), run.uses", "min(run.num_held, at), 1", "a split head loses its uses"),
+            Mutant("if run.num_held > at:", "if run.num_held >= at:", "a run of nothing stands in line"),
+            Mutant("self._num_waiting -= at", "pass", "books do not balance after a split"),
+            Mutant(
+                "for age in range(_age_class(self._now - run.since) + 1):", "for age in ():", "waited less than nothing"
+            ),
+            Mutant("self._runs[run.names[0]] = run\n        self._file", "self._file", "a tail cannot be found"),
+            Mutant(
+                "if key in refused:\n                return",
+                "if False:\n                return",
+                "asks about one twice",
+            ),
+            Mutant("while self._num_gone > self._max_names_gone:", "while False:", "remembers without end"),
+            Mutant("run.since = -1\n            if", "if", "what was forgotten comes back"),
+            Mutant("if self._num_waiting > 2 * len(self._held) + 1000:", "if False:", "grows with every removal"),
+            Mutant("and key not in seen]", "]", "one name stands in two runs"),
+            Mutant("min(self.uses, _NUM_KINDS) - 1", "0", "all are of one kind"),
+            Mutant("keys[end - 1] == self.names[-1]", "True", "a prompt that turns off uses the whole run"),
+            Mutant("1 + bisect_left(", "bisect_left(", "a run is split one block too early"),
+            Mutant("self._waited[kind][age] -= rest", "pass", "waits on after its use"),
+            Mutant("self._num_uses[kind][age] += 1", "pass", "nothing is learnt from uses"),
+            Mutant("self._all_uses[age] += 1", "pass", "nothing is learnt of ages"),
+            Mutant("self._waited[kind][age] += _WIDTHS[age]", "pass", "waiting costs nothing"),
+            Mutant("self._num_uses[: kind + 1]", "self._num_uses[kind : kind + 1]", "a head is rated below its tail"),
+            Mutant("[2, *(2**age", "[1, *(2**age", "the first class is one request short"),
+            Mutant("(2 if age else 1)", "1", "a class of ages is over when it begins"),
+            Mutant("self._begin(fresh)\n                fresh = []", "fresh = []", "what came between is lost"),
+        ),
+    ),
+    Group(
         file="kvtier/index.py",
         tests=(
             "tests/test_index.py",
