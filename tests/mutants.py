@@ -2112,6 +2112,322 @@ GROUPS: tuple[Group, ...] = (
             ),
         ),
     ),
+    Group(
+        file="kvtier/econ/figures.py",
+        tests=("tests/econ/test_figures.py",),
+        mutants=(
+            Mutant('(*_REQUIRED, "lo", "hi")', "_REQUIRED", "bands are lost on disk"),
+            Mutant('if fields["unit"] != unit:', "if False:", "a price per month passes for one per hour"),
+            Mutant('fields.get(name) is None or fields[name] == ""', "name not in fields", "an empty source is one"),
+            Mutant('if fields["kind"] not in KINDS:', "if False:", "a guess passes for a figure"),
+            Mutant("not lo <= value <= hi", "False", "a value outside its own band"),
+            Mutant("value < 0 or (value == 0 and not may_be_zero)", "value < 0", "a speed of zero"),
+            Mutant('unit.startswith("USD") or unit == "s"', 'unit == "s"', "free things are refused"),
+            Mutant("isinstance(value, bool) or ", "", "True passes for one dollar"),
+            Mutant(" or not math.isfinite(value)", "", "an infinite price"),
+            Mutant("{**source, **fields}", "{**fields, **source}", "a figure's own date is ignored"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/tables.py",
+        tests=("tests/econ/test_figures.py",),
+        mutants=(
+            Mutant(".setdefault(name, {}).update(fields)", "[name] = fields", "one new price drops the entry's rest"),
+            Mutant("if section not in sections:", "if False:", "a misspelt section is passed over"),
+            Mutant("if field not in section.units:", "if False:", "a misspelt field is passed over"),
+            Mutant("if not isinstance(raw, str):", "if False:", "a number for a tier"),
+            Mutant("if missing:", "if False:", "an entry without its price"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/hardware.py",
+        tests=("tests/econ/test_figures.py", "tests/econ/test_worked_example.py"),
+        mutants=(
+            Mutant("HOURS_PER_MONTH = 730", "HOURS_PER_MONTH = 720", "a month of thirty days"),
+            Mutant("years.value * HOURS_PER_YEAR", "HOURS_PER_YEAR", "all paid for in a year"),
+            Mutant("self.endurance_dwpd.value * 365 * ", "self.endurance_dwpd.value * ", "a write a year"),
+            Mutant("self.rent.value * gb, ", "self.rent.value, ", "a drive of one GB"),
+            Mutant("if sum(term is not None for term in terms) != 1:", "if False:", "rented and bought"),
+            Mutant(
+                "self.hbm_bytes.value / 1e9)\n        return", "self.hbm_bytes.value / 2**30)\n        return", "GiB"
+            ),
+            Mutant("else figure.lo * factor", "else figure.lo", "a band in another unit than its value"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/parameters.py",
+        tests=("tests/econ/test_models.py",),
+        mutants=(
+            Mutant("tables = 1 if", "tables = 2 if", "tied embeddings count twice"),
+            Mutant("family.norms * hidden)", "0)", "norms are forgotten"),
+            Mutant("chosen * one", "experts * one", "every expert is met"),
+            Mutant("n >= first and ", "", "dense layers at the head are forgotten"),
+            Mutant("n not in dense and ", "", "dense layers in between are forgotten"),
+            Mutant("(n + 1) % step == 0", "n % step == 0", "the wrong layers are dense"),
+            Mutant(
+                'fields.count("n_shared_experts") * 3 ', '0 * fields.count("n_shared_experts") * 3 ', "shared experts"
+            ),
+            Mutant("family.expert_bias * (2 * width + hidden)", "0", "biases of experts"),
+            Mutant(
+                "router = experts * (hidden + family.expert_bias)", "router = experts * hidden", "bias of the router"
+            ),
+            Mutant(" + family.sinks * heads", "", "attention sinks"),
+            Mutant("qk_norm * 2 * size", "0", "norms of queries and keys"),
+            Mutant("qkv_bias * (q_width + 2 * kv_width)", "0", "biases of queries"),
+            Mutant("(said and family.out_bias) * hidden", "0", "bias of the output"),
+            Mutant("latent * heads * (nope + value)", "latent * heads * nope", "values are not expanded"),
+            Mutant("+ bias * (latent + rope)", "", "bias of the latent"),
+            Mutant("+ rank + rank * q_width", "+ rank * q_width", "norm of the queries' latent"),
+            Mutant("dense += 2 * ", "dense += ", "biases of a dense MLP"),
+            Mutant("isinstance(value, bool) or not isinstance(value, int) or value < 1", "value < 1", "half a layer"),
+            Mutant("not isinstance(value, int) or value < 0:", "not isinstance(value, int):", "minus one expert"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/models.py",
+        tests=("tests/econ/test_models.py",),
+        mutants=(
+            Mutant("2 * kv_heads(fields) * size, 4", "kv_heads(fields) * size, 4", "keys without values"),
+            Mutant("* size, 4 * heads * size", "* size, 2 * heads * size", "attention at half its work"),
+            Mutant("numbers, flop = latent + rope, ", "numbers, flop = latent, ", "the key's position is not cached"),
+            Mutant("2 * heads * (nope + rope + value)", "2 * heads * (nope + rope)", "values cost nothing"),
+            Mutant("return tokens * tokens / 2", "return tokens * tokens", "no causal mask"),
+            Mutant("window * window / 2 + (tokens", "window * window + (tokens", "the mask inside a window"),
+            Mutant("if g.window_tokens is None)", ")", "windows grow without end"),
+            Mutant("min(num_tokens, g.window_tokens or num_tokens)", "num_tokens", "a window that never fills up"),
+            Mutant("2.0 * self.active_params * (stop", "2.0 * self.total_params * (stop", "idle experts compute"),
+            Mutant(
+                "(pattern and (n + 1) % pattern == 0)", "(pattern and n % pattern == 0)", "other layers have windows"
+            ),
+            Mutant("n < first or ", "", "layers below the first window have one"),
+            Mutant('not kind.startswith("qwen")', "True", "a window that is switched off"),
+            Mutant("if not wanted or ", "if ", "a window that is switched off in the config"),
+            Mutant("if len(types) != layers:", "if False:", "types of other layers"),
+            Mutant(
+                '{"model_type": f"{config.get(\'model_type\')}_text", **text}', "dict(text)", "the text part's family"
+            ),
+            Mutant('"mxfp4": 0.53125', '"mxfp4": 0.5', "scales weigh nothing"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/curve.py",
+        tests=("tests/econ/test_profile.py",),
+        mutants=(
+            Mutant(" + interpolate(num_tokens, self._tokens, self._residuals)", "", "measured points are not met"),
+            Mutant(" + self.coefficients[0]", "", "a rest is launched for nothing"),
+            Mutant("(found >= 0).all() and ", "", "time runs backwards"),
+            Mutant("/ t[:, None]", "", "long prompts drown short ones"),
+            Mutant(
+                "if right == len(xs):\n        return ys[-1]",
+                "if right == len(xs):\n        return ys[0]",
+                "the last band",
+            ),
+            Mutant("if num_tokens < 1:", "if num_tokens < 0:", "no tokens take a launch"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/profile.py",
+        tests=("tests/econ/test_profile.py",),
+        mutants=(
+            Mutant(
+                "max(self.pass_s, self._curve.span(start_tokens, stop_tokens))",
+                "self._curve.span(start_tokens, stop_tokens)",
+                "no floor",
+            ),
+            Mutant(
+                "[p.lo / p.mid for p in self.prefill]", "[p.lo for p in self.prefill]", "a band of seconds as a ratio"
+            ),
+            Mutant("stop_tokens > self.prefill[-1].tokens", "stop_tokens >= self.prefill[-1].tokens", "the last point"),
+            Mutant("min(num_tokens, self.window_tokens)", "num_tokens", "a window without end"),
+            Mutant("(fast, speed, slow)", "(slow, speed, fast)", "the band is upside down"),
+            Mutant("wait + size / rate", "size / rate", "no latency"),
+            Mutant(".value / 3600 * seconds", ".value * seconds", "an hour's price a second"),
+            Mutant(".value / 3600 * num_bytes / 1e9 * seconds", ".value / 3600 * num_bytes / 2**30 * seconds", "GiB"),
+            Mutant(
+                "tier.wear_usd_per_gb.value * tier.write_amplification.value", "tier.wear_usd_per_gb.value", "no WAF"
+            ),
+            Mutant("return (wear + fee) *", "return wear *", "fees for writing"),
+            Mutant(" + fee * size / 1e9", "", "fees for reading"),
+            Mutant('"device" if "device" in self.tiers else "host"', '"host"', "GPU memory for the price of RAM"),
+            Mutant("if self.machine != machine:", "if False:", "another machine's profile"),
+            Mutant("if versions.get(package) != version:", "if False:", "another version's profile"),
+            Mutant("partial.unlink(missing_ok=True)", "pass", "half-written files stay"),
+            Mutant(" or before.mid > after.mid", "", "longer prompts take less"),
+            Mutant("before.tokens >= after.tokens", "before.tokens > after.tokens", "two points of one length"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/profile_json.py",
+        tests=("tests/econ/test_profile.py",),
+        mutants=(
+            Mutant('raw.get("schema_version") != SCHEMA_VERSION', "False", "a profile of another schema"),
+            Mutant('or raw.get("schema") != SCHEMA', "", "any JSON object is a profile"),
+            Mutant(" or isinstance(raw[name], bool)", "", "true bytes per token"),
+            Mutant('"latency_s": "s"', '"latency_s": "ms"', "another unit"),
+            Mutant("except (AttributeError, KeyError, TypeError) as exc:", "except KeyError as exc:", "a traceback"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/derive.py",
+        tests=("tests/econ/test_profile.py", "tests/econ/test_worked_example.py"),
+        mutants=(
+            Mutant("lo=f / hi, mid=f / mid, hi=f / lo", "lo=f / mid, mid=f / mid, hi=f / mid", "no band"),
+            Mutant("model.weight_bytes / (gpus * gpu.hbm_bytes_per_s.value)", "0.0", "a pass for nothing"),
+            Mutant("min(total, link, key", "max(total, link, key", "drives outrun the link"),
+            Mutant("_times(hourly, count, ", "_times(hourly, 1, ", "drives for the price of one"),
+            Mutant('_times(gpu.usd_per_hour, gpus, "GPUs")', "gpu.usd_per_hour", "GPUs for the price of one"),
+            Mutant("if medium.tier in tiers:", "if False:", "the last medium wins"),
+            Mutant("_WEIGHT_SHARE = 0.75", "_WEIGHT_SHARE = 1.0", "no room for KV"),
+            Mutant("window_tokens=model.window_tokens", "window_tokens=0", "windows are forgotten"),
+            Mutant("if not 0 < mfu <= 1:", "if not 0 < mfu:", "faster than the peak"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/formulas.py",
+        tests=("tests/econ/test_worked_example.py", "tests/econ/test_ledger.py"),
+        mutants=(
+            Mutant("return num_gpus * peak_flop_per_s", "return peak_flop_per_s", "one GPU of many"),
+            Mutant(
+                "return usd_per_hour / 3600 / tokens_per_s * 1e6",
+                "return usd_per_hour / 3600 * tokens_per_s",
+                "upside down",
+            ),
+            Mutant("return bytes_per_token * tokens_per_s", "return bytes_per_token / tokens_per_s", "upside down"),
+            Mutant("device_usd_per_hour / 3600\n", "device_usd_per_hour\n", "an hour for a second"),
+            Mutant("gpu_usd_per_hour / 3600\n", "gpu_usd_per_hour\n", "an hour for a second"),
+            Mutant("/ 3600 * request_s", "/ 3600", "requests of one second"),
+            Mutant('"stall": stall_usd_per_mtok}', '"stall": 0.0}', "waiting costs nothing"),
+            Mutant("return power_w / tokens_per_s * 1e6 / 1e3", "return power_w / tokens_per_s * 1e6", "J for kJ"),
+            Mutant(
+                "bytes_per_token * 1e6 / read_bytes_per_s / 1e3", "bytes_per_token * 1e6 / read_bytes_per_s", "J for kJ"
+            ),
+            Mutant("if not (math.isfinite(value) and value > 0):", "if not value > 0:", "infinite speed"),
+            Mutant("if not (math.isfinite(value) and value >= 0):", "if not math.isfinite(value):", "negative prices"),
+            Mutant("if mfu > 1:", "if False:", "faster than the peak"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/keeping.py",
+        tests=("tests/econ/test_worked_example.py", "tests/econ/test_ledger.py"),
+        mutants=(
+            Mutant(
+                "return bytes_per_token * 1e6 / 1e9 * usd_per_gb_hour",
+                "return bytes_per_token * usd_per_gb_hour / 1e9",
+                "a token",
+            ),
+            Mutant("rent_usd_per_mtok_hour * 3600 if", "rent_usd_per_mtok_hour if", "hours for seconds"),
+            Mutant(
+                "1e9 / bytes_per_s_below - 1e9 / bytes_per_s_above",
+                "1e9 / bytes_per_s_below",
+                "a tier above that is instant",
+            ),
+            Mutant("read_below_usd_per_gb + stalled", "stalled", "drives read for nothing"),
+            Mutant(
+                "(rent_above_usd_per_gb_hour - rent_below_usd_per_gb_hour) / 3600",
+                "rent_above_usd_per_gb_hour / 3600",
+                "the lower rent is saved",
+            ),
+            Mutant("max(0.0, saved_usd) / extra_rent", "saved_usd / extra_rent", "negative times"),
+            Mutant(
+                "return rent_usd_per_mtok_hour / saving if saving > 0",
+                "return rent_usd_per_mtok_hour / saving if saving",
+                "a loss worth keeping",
+            ),
+            Mutant("usd_per_gb * write_amplification /", "usd_per_gb /", "no write amplification"),
+            Mutant(
+                "(wear_usd_per_mtok + rent_usd_per_mtok) / saving", "wear_usd_per_mtok / saving", "holding for nothing"
+            ),
+            Mutant("max(days, 1 / dwpd)", "days", "writes do not wear"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/tariffs.py",
+        tests=("tests/econ/test_tariffs.py",),
+        mutants=(
+            Mutant(
+                "return max(0.0, write - 1) / (1 - read)",
+                "return max(0.0, write) / (1 - read)",
+                "the first input is free",
+            ),
+            Mutant("if read < 1 else math.inf", "if read != 1 else 0.0", "reads that save nothing pay at once"),
+            Mutant("- 1 - 1e-9) - 1)", "- 1 - 1e-9))", "one ping too many"),
+            Mutant("- 1 - 1e-9) - 1)", "- 1 + 1e-9) - 1)", "pings up to the same price"),
+            Mutant(
+                "(most_pings(write=write, read=read) + 1) * ttl_s",
+                "most_pings(write=write, read=read) * ttl_s",
+                "the last life",
+            ),
+            Mutant("lost = write_short - read", "lost = write_short", "the read is saved"),
+            Mutant("max(0.0, input_usd - read_usd)", "input_usd", "reads are free"),
+            Mutant("num_calls * (write - read) - write", "num_calls * (write - read)", "the warm-up is free"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/prices.py",
+        tests=("tests/econ/test_figures.py",),
+        mutants=(
+            Mutant(
+                "return self.cached_read.value / self.input.value",
+                "return self.cached_read.value",
+                "a price as a share",
+            ),
+            Mutant("return self.write.value / self.input.value", "return self.write.value", "a price as a multiple"),
+            Mutant("if not prices and self.read_share is None:", "if False:", "a price without a price"),
+            Mutant("self.input.value == 0", "self.input.value < 0", "a share of nothing"),
+            Mutant("{key, price.provider, key.partition", "{key, key.partition", "a provider is unknown"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/ledger.py",
+        tests=("tests/econ/test_ledger.py",),
+        mutants=(
+            Mutant(
+                "self.read_usd + self.write_usd + self.rent_usd + self.occ",
+                "self.read_usd + self.rent_usd + self.occ",
+                "writing is free",
+            ),
+            Mutant(
+                "return self.recompute_usd + self.occupancy_usd",
+                "return self.recompute_usd",
+                "a recompute fills no memory",
+            ),
+            Mutant(
+                "(self.hit_usd + self.stall_usd) / self.miss_usd", "self.hit_usd / self.miss_usd", "waiting is free"
+            ),
+            Mutant("if self.saves_usd <= 0:", "if self.saves_usd < -1e9:", "nothing ever loses"),
+            Mutant("self.saves_usd <= self.stall_usd", "False", "a stall is never a loss"),
+            Mutant('"may lose" if self.saves_lo_usd <= 0 else "saves"', '"saves"', "bands are passed over"),
+            Mutant(
+                "write_usd = _write_usd(profile, tier, tokens) / reuses",
+                "write_usd = _write_usd(profile, tier, tokens)",
+                "each hit writes",
+            ),
+            Mutant("size, hold_s) / reuses", "size, hold_s)", "each hit pays all the rent"),
+            Mutant("read_usd * load.hi / load.mid", "read_usd", "reads have no band"),
+            Mutant(
+                "profile.compute_usd(recompute.lo) -", "profile.compute_usd(recompute.mid) -", "recomputes have no band"
+            ),
+            Mutant("saving = max(0.0, recompute - read)", "saving = recompute", "a read is free"),
+            Mutant("gb = profile.prefix_bytes(tokens) / 1e9", "gb = 1.0", "a prefix of one GB"),
+            Mutant("if stalled else 0.0,", ",", "loads never overlap"),
+            Mutant("not math.isfinite(value) else value", "False else value", "no JSON"),
+            Mutant("recompute.mid / load.mid", "load.mid / recompute.mid", "upside down"),
+            Mutant("key=lambda price: price.share", "key=lambda price: price.name", "list prices out of order"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/cost.py",
+        tests=("tests/econ/test_cost_command.py",),
+        mutants=(
+            Mutant("if not args.any_machine:", "if False:", "another machine's profile"),
+            Mutant(
+                "getattr(args, name) is not None]", "getattr(args, name)]", "--mfu 0 is passed over beside a profile"
+            ),
+            Mutant("if row.speed_up < 1", "if row.speed_up < 0", "slow loads are not named"),
+            Mutant('if verdict == "saves":', 'if verdict != "loses":', "what may lose is not named"),
+            Mutant("_check_plot(args.plot)", "pass", "found out at the end"),
+        ),
+    ),
 )
 
 

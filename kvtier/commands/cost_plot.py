@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kvtier.commands.durations import human_s
 from kvtier.econ.ledger import Ledger, Row
 from kvtier.errors import ConfigError
 
@@ -16,6 +17,8 @@ _PARTS = (
     ("occupancy_usd", "memory during the request", "#ccbb44"),
     ("stall_usd", "stall, if not overlapped", "#ee6677"),
 )
+
+_TIERS = {"device": "#ee6677", "host": "#ccbb44", "disk": "#4477aa", "remote": "#228833"}
 
 
 def draw(ledger: Ledger, target: Path) -> None:
@@ -81,13 +84,16 @@ def _labelled(ledger: Ledger) -> list[tuple[str, dict[str, float]]]:
 
 
 def _label(row: Row) -> str:
-    return f"{row.tier}, {row.prompt_tokens:,} tokens, {row.reuses} hits in {row.hold_s:g} s"
+    return f"{row.tier}, {row.prompt_tokens:,} tokens, {row.reuses} hits in {human_s(row.hold_s)}"
 
 
 def _market(axes: Any, ledger: Ledger) -> None:
     """List prices as shares of the input price, over the band that this machine would need."""
-    low, high = min(row.share for row in ledger.rows), max(row.share_stalled for row in ledger.rows)
-    axes.axvspan(low, high, color="#4477aa", alpha=0.2, label="at cost, over all rows")
+    for tier, colour in _TIERS.items():
+        rows = [row for row in ledger.rows if row.tier == tier]
+        if rows:
+            low, high = min(row.share for row in rows), max(row.share_stalled for row in rows)
+            axes.axvspan(low, high, color=colour, alpha=0.15, label=f"at cost: {tier}")
     axes.scatter(
         [p.share for p in ledger.prices], range(len(ledger.prices)), color="#aa3377", label="list price", zorder=3
     )

@@ -27,6 +27,7 @@ def add_profile_arguments(parser: argparse.ArgumentParser, *, required: bool) ->
     group.add_argument(
         "--medium", action="append", metavar="NAME", help=f"one for each tier; default: {', '.join(DEFAULT_MEDIA)}"
     )
+    group.add_argument("--mfu", type=float, metavar="X", help="share of the peak that prefill reaches; default: 0.5")
     group.add_argument("--kv-dtype", metavar="NAME", help="of the cached numbers; default: bfloat16")
     group.add_argument("--hardware-file", type=Path, metavar="FILE", help="TOML with figures of your own")
 
@@ -47,12 +48,12 @@ def profile_of(args: argparse.Namespace) -> Profile:
             media=args.medium or DEFAULT_MEDIA,
             num_gpus=args.gpus,
             drives=args.drives,
+            mfu=args.mfu,
             kv_dtype=args.kv_dtype or "bfloat16",
             hardware_file=args.hardware_file,
         )
-    given = [
-        name for name in ("hardware", "gpus", "drives", "medium", "kv_dtype", "hardware_file") if getattr(args, name)
-    ]
+    names = ("hardware", "gpus", "drives", "medium", "mfu", "kv_dtype", "hardware_file")
+    given = [name for name in names if getattr(args, name) is not None]
     if given:
         flags = ", ".join("--" + name.replace("_", "-") for name in given)
         raise ConfigError(f"--profile says what the machine is; {flags} cannot be given with it")

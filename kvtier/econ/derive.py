@@ -10,6 +10,7 @@ reaches (MFU) is assumed. It carries the band, because it is the one number nobo
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ def derive_profile(
     media: Sequence[str] = DEFAULT_MEDIA,
     num_gpus: int | None = None,
     drives: int | None = None,
+    mfu: float | None = None,
     kv_dtype: str = "bfloat16",
     hardware_file: Path | None = None,
 ) -> P:
@@ -52,6 +54,7 @@ def derive_profile(
         media: One medium each for the host, disk and remote tiers that there shall be.
         num_gpus: GPUs that share the model; None takes the smallest power of two whose memory holds the weights.
         drives: Devices of the disk tier; None takes one for each GPU.
+        mfu: Share of the peak that prefill reaches, in place of the one in the data files; then without a band.
         kv_dtype: Of the cached numbers, see ``models.KV_DTYPES``.
         hardware_file: Laid over the shipped ``hardware.toml``.
 
@@ -68,12 +71,13 @@ def derive_profile(
     num_drives = gpus if drives is None else drives
     if gpus < 1 or num_drives < 1:
         raise ConfigError(f"expected at least one GPU and one drive, got {gpus} and {num_drives}")
-    lo, mid, hi = (gpus * gpu.peak_bf16_flop_per_s.value * share for share in gpu.mfu.band)
+    reached = gpu.mfu if mfu is None else _own_mfu(mfu)
+    lo, mid, hi = (gpus * gpu.peak_bf16_flop_per_s.value * share for share in reached.band)
     flops = [(n, model.prefill_flops(0, n)) for n in _LENGTHS]
     return cls(
         name=f"{model.name} on {gpus} x {gpu.name}",
         source="derived from data sheets, not measured",
-        date=gpu.mfu.date,
+        date=reached.date,
         machine=None,
         versions={},
         model=model.name,
@@ -87,7 +91,7 @@ def derive_profile(
         power_w=_times(gpu.power_w, gpus, "GPUs"),
         tiers=_tiers(gpu, known, media, gpus, num_drives),
         inputs={
-            "mfu": gpu.mfu,
+            "mfu": reached,
             "peak_bf16_flop_per_s": gpu.peak_bf16_flop_per_s,
             "active_params": _fact(model, float(model.active_params), "parameters"),
             "bytes_per_token": _fact(model, float(model.bytes_per_token(kv_dtype)), "bytes"),
@@ -98,6 +102,13 @@ def derive_profile(
 def _enough(model: Model, gpu: Accelerator) -> int:
     need = model.weight_bytes / (gpu.hbm_bytes.value * _WEIGHT_SHARE)
     return 1 << max(0, math.ceil(math.log2(need)))
+
+
+def _own_mfu(mfu: float) -> Figure:
+    if not 0 < mfu <= 1:
+        raise ConfigError(f"mfu: expected a share above 0 and at most 1, got {mfu}")
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    return Figure(value=mfu, unit="ratio", source="given by whoever asked", date=today, kind="assumed")
 
 
 def _fact(model: Model, value: float, unit: str) -> Figure:

@@ -68,7 +68,7 @@ class Figure:
         return {name: value for name, value in fields.items() if value is not None}
 
 
-def read_figure(raw: object, where: str, unit: str, sources: Mapping[str, Mapping[str, Any]] | None = None) -> Figure:
+def read_figure(raw: object, where: str, unit: str, sources: Mapping[str, Any] | None = None) -> Figure:
     """A figure from a file, or the reason why it is none.
 
     Args:
@@ -90,7 +90,7 @@ def read_figure(raw: object, where: str, unit: str, sources: Mapping[str, Mappin
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{where}: expected a figure with {', '.join(_REQUIRED)}, got {raw!r}")
     fields = _resolved(raw, where, sources or {})
-    missing = [name for name in _REQUIRED if fields.get(name) in {None, ""}]
+    missing = [name for name in _REQUIRED if fields.get(name) is None or fields[name] == ""]
     if missing:
         raise ConfigError(f"{where}: has no {', '.join(missing)}; a figure is used only with its source and date")
     if unknown := sorted(set(fields) - {*_REQUIRED, "lo", "hi"}):
@@ -119,15 +119,16 @@ def read_figure(raw: object, where: str, unit: str, sources: Mapping[str, Mappin
     return figure
 
 
-def _resolved(raw: Mapping[str, Any], where: str, sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _resolved(raw: Mapping[str, Any], where: str, sources: Mapping[str, Any]) -> dict[str, Any]:
     """The fields, with those of the source they name where they have none of their own."""
     fields = dict(raw)
     name = fields.pop("from", None)
     if name is None:
         return fields
-    if name not in sources:
+    source = sources.get(str(name))
+    if not isinstance(source, Mapping):
         raise ConfigError(f"{where}: {unknown_name('source', str(name), sources)}")
-    return {**sources[name], **fields}
+    return {**source, **fields}
 
 
 def _number(value: object, where: str, unit: str) -> float:

@@ -195,14 +195,16 @@ def model_from_config(config: Mapping[str, Any], *, name: str, source: str, date
         config = {"model_type": f"{config.get('model_type')}_text", **text}
     fields = Fields(config, name)
     total, active = count_parameters(fields)
-    quant = fields.get("quantization_config", {}).get("quant_method")
+    quant = fields.get("quantization_config", {})
     return Model(
         name=name,
         source=source,
         date=date,
         total_params=total,
         active_params=active,
-        weight_bytes_per_param=_WEIGHT_BYTES.get(quant, 2.0),
+        weight_bytes_per_param=_WEIGHT_BYTES.get(str(quant.get("quant_method")), 2.0)
+        if isinstance(quant, Mapping)
+        else 2.0,
         groups=_groups(fields),
     )
 
@@ -233,13 +235,13 @@ def _windows(fields: Fields) -> list[int | None]:
     if not wanted or fields.get("sliding_window") is None:
         return [None] * layers
     (window,) = fields.counts("sliding_window")
-    pattern = fields.get("sliding_window_pattern", _PATTERNS.get(kind))
-    first = fields.get("max_window_layers", 0) if kind in {"qwen2", "qwen3"} else 0
+    pattern = fields.count("sliding_window_pattern", _PATTERNS.get(kind, 0))
+    first = fields.count("max_window_layers") if kind in {"qwen2", "qwen3"} else 0
     return [None if n < first or (pattern and (n + 1) % pattern == 0) else window for n in range(layers)]
 
 
 def _typed_windows(fields: Fields, types: list[str], layers: int) -> list[int | None]:
-    if unknown := sorted(set(types) - set(_WINDOWED)):
+    if unknown := sorted({str(kind) for kind in types} - set(_WINDOWED)):
         raise ConfigError(
             f"{fields.where}: layers of type {', '.join(unknown)} keep no keys and values that can be cut"
         )

@@ -96,6 +96,17 @@ class Fields:
                 raise ConfigError(f"{self.where}: {name} must be a whole number of at least 1, got {value!r}")
         return values
 
+    def count(self, name: str, default: int = 0) -> int:
+        """A field that is a whole number of at least 0, or the default where it is absent or null.
+
+        Raises:
+            ConfigError: It is something else.
+        """
+        value = self.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ConfigError(f"{self.where}: {name} must be a whole number of at least 0, got {value!r}")
+        return value
+
     def family(self) -> Family:
         """The family that ``model_type`` names.
 
@@ -105,7 +116,7 @@ class Fields:
         kind = self.get("model_type")
         if kind is None:
             raise ConfigError(f"{self.where}: the config has no model_type")
-        if kind not in FAMILIES:
+        if not isinstance(kind, str) or kind not in FAMILIES:
             raise ConfigError(f"{self.where}: {unknown_name('model_type', str(kind), FAMILIES)}")
         return FAMILIES[kind]
 
@@ -179,8 +190,8 @@ def _mla(fields: Fields) -> int:
     )
     bias = fields.flag("attention_bias")
     q_width = heads * (nope + rope)
-    rank = fields.get("q_lora_rank")
-    queries = hidden * q_width if rank is None else hidden * rank + rank + rank * q_width + bias * rank
+    rank = fields.count("q_lora_rank")
+    queries = hidden * rank + rank + rank * q_width + bias * rank if rank else hidden * q_width
     keys = hidden * (latent + rope) + latent + latent * heads * (nope + value) + bias * (latent + rope)
     return queries + keys + heads * value * hidden + bias * hidden
 
@@ -190,9 +201,9 @@ def _num_moe_layers(fields: Fields, layers: int) -> int:
     if num_experts(fields) is None:
         return 0
     dense = set(fields.get("mlp_only_layers", []))
-    step = fields.get("decoder_sparse_step", fields.get("moe_layer_freq", 1))
-    first = fields.get("first_k_dense_replace", 0)
-    return sum(n >= first and n not in dense and (n + 1) % step == 0 for n in range(layers))
+    step = fields.count("decoder_sparse_step", 1)
+    first = fields.count("first_k_dense_replace")
+    return sum(n >= first and n not in dense and step > 0 and (n + 1) % step == 0 for n in range(layers))
 
 
 def num_experts(fields: Fields) -> int | None:
@@ -212,5 +223,5 @@ def _moe(fields: Fields, family: Family) -> tuple[int, int]:
     assert experts is not None
     one = 3 * hidden * width + family.expert_bias * (2 * width + hidden)
     router = experts * (hidden + family.expert_bias)
-    shared = fields.get("n_shared_experts", 0) * 3 * hidden * width
+    shared = fields.count("n_shared_experts") * 3 * hidden * width
     return router + shared + experts * one, router + shared + chosen * one

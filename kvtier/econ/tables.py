@@ -74,7 +74,7 @@ def read_tables(text: str, where: str, sections: Mapping[str, Section]) -> Entri
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{where}: not TOML: {exc}") from exc
-    sources = raw.pop("sources", {})
+    sources = _table(raw.pop("sources", {}), f"{where}: sources")
     entries: Entries = {section: {} for section in sections}
     for section, found in raw.items():
         if section not in sections:
