@@ -25,18 +25,18 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from kvtier.calibrate.limits import device_copy_once, memcpy_once, pinned_copy_once
+from kvtier.calibrate.rawdisk import DiskSetting, RawDisk
+from kvtier.calibrate.residency import drop, make_resident, resident_fraction
+from kvtier.calibrate.stats import interleave, summary
+from kvtier.errors import NotColdError
 from kvtier.testing.blocks import chain
 from kvtier.tiers.base import Tier
 from kvtier.tiers.disk import LMDBTier
 from kvtier.tiers.memory import MemoryTier
 from kvtier.tiers.pages import page_aligned
 
-from .errors import NotColdError
-from .limits import device_copy_once, memcpy_once, pinned_copy_once
-from .rawdisk import DiskSetting, RawDisk
-from .residency import drop, make_resident, resident_fraction
 from .rivals import Rival
-from .stats import interleave, summary
 
 GRID = tuple(DiskSetting(threads, kib << 10) for threads in (1, 4, 16) for kib in (256, 1024))
 COLD_BYTES = 256 << 10
