@@ -26,12 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 from lib.machine import conditions
-from lib.model import cache_dir, load_model, resolve_model
+from lib.model import load_model, resolve_model
 from lib.random_model import free_bytes, random_model
 from lib.results import write_json
 from lib.shapes import SHAPES, layers_that_fit
 from lib.text import prompt_ids
 
+from kvtier.calibrate.places import cache_dir
 from kvtier.calibrate.residency import assert_cold, drop
 from kvtier.calibrate.stats import interleave, percentile
 from kvtier.hashing import Namespace

@@ -23,6 +23,7 @@ from kvtier.errors import ConfigError, KVTierError
 
 #: Where each command is.
 COMMANDS: dict[str, str] = {
+    "calibrate": "kvtier.commands.calibrate",
     "check": "kvtier.commands.check",
     "compact": "kvtier.commands.compact",
     "cost": "kvtier.commands.cost",

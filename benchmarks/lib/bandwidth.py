@@ -27,7 +27,7 @@ import torch
 
 from kvtier.calibrate.limits import device_copy_once, memcpy_once, pinned_copy_once
 from kvtier.calibrate.rawdisk import DiskSetting, RawDisk
-from kvtier.calibrate.residency import drop, make_resident, resident_fraction
+from kvtier.calibrate.residency import drop, make_resident, resident_bytes
 from kvtier.calibrate.stats import interleave, summary
 from kvtier.errors import NotColdError
 from kvtier.testing.blocks import chain
@@ -270,8 +270,7 @@ class Cell:
         def prepare() -> None:
             store.chill()
             for path in store.files():
-                resident = resident_fraction(path) * path.stat().st_blocks * 512
-                if resident > COLD_BYTES:
+                if (resident := resident_bytes(path)) > COLD_BYTES:
                     raise NotColdError(f"{store.name}: {resident:.0f} bytes of {path.name} are still in memory")
 
         return prepare

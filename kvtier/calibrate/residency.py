@@ -83,6 +83,11 @@ def resident_fraction(path: Path) -> float:
     return min(1.0, resident / allocated)
 
 
+def resident_bytes(path: Path) -> float:
+    """The bytes of the file that are in the page cache; see ``resident_fraction``."""
+    return resident_fraction(path) * path.stat().st_blocks * _STAT_BLOCK_BYTES
+
+
 def assert_cold(path: Path, limit: float = 0.01) -> None:
     """Refuse to go on while more than ``limit`` of the file is in memory.
 
