@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from kvtier.answers import Flushed, Hit, Stored
 from kvtier.core import Core
+from kvtier.econ.profile import Profile
 from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierError
 from kvtier.hashing import BlockHash, Chain, Namespace, name_chain
 from kvtier.leases import name_leaked, release_lapsed
@@ -61,10 +62,9 @@ class TieredStore:
             written, and eviction costs nothing; what the background cannot keep up with sinks later).
         promote: Copy blocks that a get found below up to the fastest tier, in the background.
         put_patience_s: Longest a put waits for room that the background is making, before it drops
-            victims instead of letting them sink. 0.05 s is what a disk of 1.3 GB/s takes for one batch
-            of the background (64 MiB), so a put that meets such a disk at work mostly finds places when
-            the batch ends; it is also about as long as a user does not notice in a stream of tokens. 0
-            never waits.
+            victims instead of letting them sink. 0.05 s is what a disk of 1.3 GB/s takes for one batch of the
+            background (64 MiB), so a put that meets such a disk at work mostly finds places when the batch
+            ends; it is also about as long as a user does not notice in a stream of tokens. 0 never waits.
         group_age_s: Longest that a few blocks on their way to a durable tier wait for others to be
             committed with. Nobody waits for that: a flush, a close, a prefetch and a put in need of
             places cut it short. 0 commits what there is.
@@ -264,10 +264,10 @@ class TieredStore:
                 moves = self._core.placement.plan_promote(keys)
             self._mover.submit(moves)
 
-    def load_costs(self) -> LoadCosts:
-        """What reading from each tier takes, learnt from the reads so far, and what is queued there."""
+    def load_costs(self, profile: Profile | None = None) -> LoadCosts:
+        """What reading from each tier takes, learnt from a profile and the reads so far, and what is queued there."""
         with self._core.lock:
-            return self._core.loads.costs()
+            return self._core.loads.costs(profile)
 
     def prefetch(self, tokens: Tokens) -> Transfer:
         """Start bringing a prompt's leading blocks up to the fastest tier."""
