@@ -1,6 +1,6 @@
 """Prefill time against length, within a budget.
 
-    trial    1, 64, 128, ...  once each, until five rounds of all so far and the next would not fit
+    trial    1, 64, 128, ...  until five rounds of all so far and the next would not fit
     rounds   1, 64, 128 | 64, 128, 1 | ...  five times or more; the trial does not count
 
 The trial is also what warms every length up: the first pass of a shape allocates and chooses kernels.
@@ -19,6 +19,8 @@ from kvtier.econ.curve import PrefillCurve
 from kvtier.econ.profile import PrefillPoint
 
 Clock = Callable[[], float]
+
+_SURPRISING = 1.5
 
 
 def measure_prefill(
@@ -56,16 +58,20 @@ def measure_prefill(
 def _fitting(
     wanted: Sequence[int], timed: Callable[[int], float], budget_s: float, runs: int, clock: Clock
 ) -> list[int]:
-    """The leading lengths that can be measured within the budget, each tried once."""
+    """The leading lengths that can be measured within the budget."""
     began, once = clock(), dict[int, float]()
     for tokens in wanted:
-        if len(once) > 1:
-            guess = PrefillCurve(list(once), list(once.values())).from_nothing(tokens)
-            spent = clock() - began
-            if spent + guess + runs * (sum(once.values()) + guess) > budget_s:
-                break
-        once[tokens] = timed(tokens)
+        guess = PrefillCurve(list(once), list(once.values())).from_nothing(tokens) if len(once) > 1 else 0.0
+        if guess and clock() - began + guess + runs * (sum(once.values()) + guess) > budget_s:
+            break
+        once[tokens] = _tried(timed, tokens, guess)
     return list(once)
+
+
+def _tried(timed: Callable[[int], float], tokens: int, guess: float) -> float:
+    """What a length takes; tried again if the first time is surprising, for then something held it up."""
+    seconds = timed(tokens)
+    return seconds if seconds <= _SURPRISING * guess else min(seconds, timed(tokens))
 
 
 def prefill_points(samples: Mapping[int, Sequence[float]]) -> tuple[PrefillPoint, ...]:

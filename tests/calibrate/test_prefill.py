@@ -50,6 +50,18 @@ def test_a_length_for_which_there_is_no_time_is_not_begun():
     assert 100_000 not in model.asked
 
 
+def test_a_trial_that_was_held_up_does_not_end_the_search():
+    class Held(Model):
+        def compute(self, tokens):
+            self.now += 50 * (tokens not in self.asked and tokens in {1, 100, 200})
+            super().compute(tokens)
+
+    model = Held()
+    samples = measure_prefill(model.compute, (100, 200, 300), budget_s=160, runs=5, clock=model.clock, progress=False)
+
+    assert list(samples) == [1, 100, 200, 300]
+
+
 @pytest.mark.parametrize("budget_s", [8.0, 15.0, 30.0, 100.0])
 def test_the_budget_is_kept(budget_s):
     model, samples = measured((64, 128, 256, 512, 1024, 2048, 4096), budget_s)
