@@ -2466,8 +2466,7 @@ GROUPS: tuple[Group, ...] = (
         file="kvtier/calibrate/prefill.py",
         tests=("tests/calibrate/test_prefill.py",),
         mutants=(
-            Mutant("    timed(wanted[0])\n", "", "the first pass of all counts"),
-            Mutant("(n for n in lengths if n > 1)", "lengths", "one token twice"),
+            Mutant("((1, *lengths))", "(lengths)", "the pass over one token is forgotten"),
             Mutant(
                 "began + guess + runs * (sum(once.values()) + guess)", "began + guess", "rounds are not reckoned with"
             ),

@@ -10,7 +10,7 @@ The pass over one token says what a pass costs that computes next to nothing, si
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from kvtier.calibrate.bands import median_band
@@ -48,15 +48,13 @@ def measure_prefill(
         compute(tokens)
         return clock() - began
 
-    wanted = [1, *(n for n in lengths if n > 1)]
-    timed(wanted[0])
-    fitting = _fitting(wanted, timed, budget_s, runs, clock)
+    fitting = _fitting(dict.fromkeys((1, *lengths)), timed, budget_s, runs, clock)
     samples = interleave([(str(n), partial(timed, n)) for n in fitting], runs, progress=progress)
     return {int(name): seconds for name, seconds in samples.items()}
 
 
 def _fitting(
-    wanted: Sequence[int], timed: Callable[[int], float], budget_s: float, runs: int, clock: Clock
+    wanted: Iterable[int], timed: Callable[[int], float], budget_s: float, runs: int, clock: Clock
 ) -> list[int]:
     """The leading lengths that can be measured within the budget."""
     began, once = clock(), dict[int, float]()
