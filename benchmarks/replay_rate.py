@@ -23,8 +23,8 @@ from typing import Any
 
 from lib.machine import conditions
 from lib.results import write_json
-from lib.stats import interleave
 
+from kvtier.calibrate.stats import interleave
 from kvtier.policy.registry import POLICIES
 from kvtier.sim.reading import open_trace
 from kvtier.sim.replay import Replay

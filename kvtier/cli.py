@@ -24,6 +24,7 @@ from kvtier.errors import ConfigError, KVTierError
 #: Where each command is.
 COMMANDS: dict[str, str] = {
     "bill": "kvtier.commands.bill",
+    "calibrate": "kvtier.commands.calibrate",
     "check": "kvtier.commands.check",
     "compact": "kvtier.commands.compact",
     "context": "kvtier.commands.context",

@@ -1069,7 +1069,7 @@ GROUPS: tuple[Group, ...] = (
                 "a late move hits the new block",
             ),
             Mutant(
-                "if node is None and self._intake.claim(key, label):",
+                "if node is None and not quiet and self._intake.claim(key, label):",
                 "if False:",
                 "what another process stored is stored again",
             ),
@@ -1126,13 +1126,11 @@ GROUPS: tuple[Group, ...] = (
             Mutant("reversed(victims)", "victims", "who left last is the oldest below"),
             Mutant("self.index.nodes, self._intake.is_quiet", "self.index.nodes, True", "what others do is overlooked"),
             Mutant(
-                "if not (quiet and node.tiers and not node.doomed):",
-                "if not (quiet and node.tiers):",
+                "if quiet and not node.doomed and (node.tiers or node.dead):",
+                "if quiet and (node.tiers or node.dead):",
                 "a damaged copy stays",
             ),
-            Mutant(
-                "if not (quiet and node.tiers and not node.doomed):", "if not quiet:", "the dead are never swept out"
-            ),
+            Mutant("self.index.sweep_out(node)  # n", "pass  # n", "the dead are never swept out"),
             Mutant("policy.arrange(keys)", "pass", "a prompt's tail is younger than its head"),
             Mutant("rules.admission.touch(keys)", "pass", "an admission knows no prompt"),
             Mutant(
@@ -1663,7 +1661,23 @@ GROUPS: tuple[Group, ...] = (
             Mutant("_FORGET ** (self._num_seen - number)", "_FORGET ** number", "the oldest count most"),
             Mutant("setdefault(size, deque", "setdefault(0, deque", "short passes wash out long ones"),
             Mutant("_RIDGE * (np.arange(len(aim)) > 0)", "0.0", "nothing tells terms apart that one observation has"),
-            Mutant("max(1.0, self._beside)", "self._beside", "faster in company"),
+            Mutant(
+                "Cost(self._weights, max(1.0, self._beside)", "Cost(self._weights, self._beside", "faster in company"
+            ),
+            Mutant("beside=max(1.0, self._beside)", "beside=1.0", "a profile holds beside the other side too"),
+            Mutant(
+                "if self.profiled is None or self._observed(terms[0]) else", "if True else", "a profile is not asked"
+            ),
+            Mutant(
+                "if self.profiled is None or self._observed(terms[0]) else",
+                "if self.profiled is None else",
+                "a profile is never disproved",
+            ),
+            Mutant("self.profiled.covers(first_term))", "False)", "beyond what was seen nothing is known"),
+            Mutant("num_seen=max(_ENOUGH, cost.num_seen)", "num_seen=cost.num_seen", "a short profile says nothing"),
+            Mutant("tier.latency_s.value), 1.0, _ENOUGH", "0.0), 1.0, _ENOUGH", "requests cost nothing"),
+            Mutant("prefill_terms(0, point.tokens), profile", "(point.tokens, 0, 0), profile", "attention is free"),
+            Mutant("if name in known else said", "if False else said", "a profile replaces what was seen"),
             Mutant("known = self.cost() if beside else None", "known = None", "work beside the other counts as alone"),
             Mutant("first_term <= _REACH * self.largest", "True", "predicts any size from the smallest"),
             Mutant("self.num_seen >= _ENOUGH and ", "", "one observation is enough"),
@@ -3357,6 +3371,136 @@ GROUPS: tuple[Group, ...] = (
             Mutant("            profile.tier(name)\n", "            pass\n", "a tier without a price is found late"),
             Mutant(
                 "{parse_capacity(part, block_bytes)", "{parse_capacity(part, None)", "bytes are refused with a model"
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/bands.py",
+        tests=("tests/calibrate/test_bands.py",),
+        mutants=(
+            Mutant("LEVEL = 0.9", "LEVEL = 0.98", "wider than said"),
+            Mutant("0, 2 / 2**count", "0, 1 / 2**count", "one side is forgotten"),
+            Mutant(">= LEVEL:", "> 0:", "bands that hold nothing"),
+            Mutant("ordered[-1 - edge]", "ordered[-1]", "one side is wider"),
+            Mutant("= sorted(samples), ", "= list(samples), ", "the first run is the lowest"),
+            Mutant("lo=band.lo, hi=band.hi", "", "a figure without its band"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/prefill.py",
+        tests=("tests/calibrate/test_prefill.py",),
+        mutants=(
+            Mutant("((1, *lengths))", "(lengths)", "the pass over one token is forgotten"),
+            Mutant(
+                "began + guess + runs * (sum(once.values()) + guess)", "began + guess", "rounds are not reckoned with"
+            ),
+            Mutant("if len(once) > 1 else", "if len(once) > 9 else", "a length that takes for ever is begun"),
+            Mutant("min(seconds, timed(tokens))", "seconds", "one pass that was held up ends the search"),
+            Mutant("max(mid, band.mid)", "band.mid", "a longer prompt takes less"),
+            Mutant("max(hi, band.hi)", "band.hi", "a band below its median"),
+            Mutant("max(lo, band.lo)", "band.lo", "a band wider than seen"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/tiers.py",
+        tests=("tests/calibrate/test_tiers.py",),
+        mutants=(
+            Mutant(
+                "    bench.prepare()\n    settle()\n    began = clock()\n",
+                "    began = clock()\n    bench.prepare()\n",
+                "preparing is timed",
+            ),
+            Mutant("    tier.delete(part.keys)\n", "", "a write of what is held does nothing"),
+            Mutant(
+                "    settle()\n    seconds = clock() - began",
+                "    seconds = clock() - began",
+                "the GPU is still at work",
+            ),
+            Mutant("if count < len(part):", "if count < 0:", "a lost block is fast"),
+            Mutant('("small", 1)', '("small", 2)', "two blocks for one"),
+            Mutant("max(0.0, s - moving_s)", "s", "bytes count twice"),
+            Mutant("moving_s = self.block_bytes", "moving_s = self.batch_bytes", "no latency at all"),
+            Mutant("self.batch_bytes / s / limit", "self.batch_bytes / s / max(limits)", "shares of another round"),
+            Mutant(
+                "self._share(self.write_s, self.raw_write)", "self._share(self.write_s, self.raw_read)", "another limit"
+            ),
+            Mutant("_open()\n        self._drop()", "_open()", "what opening reads ahead is warm"),
+            Mutant("> most:", "> 1e12:", "warm passes for cold"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/amplification.py",
+        tests=("tests/calibrate/test_amplification.py",),
+        mutants=(
+            Mutant("(last - first) / stored", "last / stored", "what was written before counts"),
+            Mutant("_SECTOR_BYTES = 512", "_SECTOR_BYTES = 4096", "eight times too much"),
+            Mutant("_SECTORS_WRITTEN = 6", "_SECTORS_WRITTEN = 4", "merged writes"),
+            Mutant("if ratios and max(ratios) > 0", "if ratios", "a counter that sees nothing says zero"),
+            Mutant("max(band.hi, device.mid)", "band.hi", "what the process cannot see is nowhere"),
+            Mutant('lines["write_bytes"]', 'lines["cancelled_write_bytes"]', "another line"),
+            Mutant('kind="assumed"', 'kind="measured"', "a guess passes for a measurement"),
+            Mutant("next(iter(bands))", "list(bands)[-1]", "everybody's writes"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/energy.py",
+        tests=("tests/calibrate/test_energy.py",),
+        mutants=(
+            Mutant('.startswith("package")', '.startswith("")', "cores count twice"),
+            Mutant("(new - old) % size", "new - old", "a counter that wraps gives energy back"),
+            Mutant("most + 1 for", "most for", "off by one at a wrap"),
+            Mutant("sum(used) * _MICRO / seconds", "sum(used) * _MICRO", "joules for watts"),
+            Mutant("if not zones:", "if False:", "no counters are no watts"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/prices.py",
+        tests=("tests/calibrate/test_prices.py",),
+        mutants=(
+            Mutant("if usd_per_hour is not None:", "if False:", "--machine-price is passed over"),
+            Mutant("core.value * cores", "core.value", "a machine of one core"),
+            Mutant("if name in words", "if name in gpu.lower()", "another GPU's price"),
+            Mutant("machine.value / gb", "machine.value", "each GB costs the machine"),
+            Mutant('kind="assumed"', 'kind="given"', "an assumption passes for a fact"),
+            Mutant("- set(named)", "", "what was named is assumed"),
+            Mutant("if medium.tier in found:", "if False:", "the last one wins"),
+            Mutant('if medium.tier == "remote":', "if False:", "a remote tier nobody measures"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/settings.py",
+        tests=("tests/calibrate/test_calibrate_command.py",),
+        mutants=(
+            Mutant("if self.runs < LEAST_RUNS:", "if False:", "bands of one run"),
+            Mutant("LEAST_BUDGET_S <= self.budget_s", "0 <= self.budget_s", "no time for anything"),
+            Mutant("if asked or not fitting:", "if not fitting:", "lengths vanish unsaid"),
+            Mutant("n <= max_tokens)", "n < max_tokens)", "the longest prompt is left out"),
+            Mutant("min(_MOST_BYTES, ", "max(_MOST_BYTES, ", "batches of all memory"),
+            Mutant("if free < needed_bytes:", "if False:", "a full disk is found out late"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/run.py",
+        tests=("tests/calibrate/test_calibrate_command.py",),
+        mutants=(
+            Mutant('amplification if name == "disk" else _memory()', "_memory()", "assumed, not measured"),
+            Mutant("pass_s=prefill_points(prefill)[0].mid", "pass_s=0.0", "a pass costs nothing"),
+            Mutant("except (TierError, MeasureError, OSError) as exc:", "except OSError as exc:", "exit status 1"),
+            Mutant("machine=machine_name(),", "machine=None,", "a profile good anywhere"),
+            Mutant("spec.block_bytes // subject.spec.block_tokens", "spec.block_bytes", "bytes of a block for a token"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/calibrate.py",
+        tests=("tests/calibrate/test_calibrate_command.py",),
+        mutants=(
+            Mutant("and not args.out.is_dir()", "", "found out at the end"),
+            Mutant("0 <= args.machine_price < math.inf", "args.machine_price < math.inf", "negative prices"),
+            Mutant("[_TINY] if tiny else []", "[]", "a tiny model passes for a large one"),
+            Mutant(
+                "with _scratch(args.directory or _made(cache_dir())) as name:",
+                "with _scratch(Path()) as name:",
+                "measures another disk",
             ),
         ),
     ),

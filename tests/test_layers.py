@@ -8,7 +8,7 @@ errors  spec  hashing  format  listing  metrics  config  answers  econ  context 
        core  leases  neighbours  streaming  transfer  reader  writer  ruling  store
        sim                                        the decisions over a trace, and no tier
    opening  integrations  testing  doctor  __init__  edges
-   oracle                                            asks the edges
+   oracle  calibrate                                 ask the edges
    commands  cli  __main__                           the command line
 """
 
@@ -31,7 +31,7 @@ LAYERS = [
     {"placement", "tiers"},
     {"core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "ruling", "store", "sim"},
     {"opening", "integrations", "testing", "doctor", "__init__"},
-    {"oracle"},
+    {"oracle", "calibrate"},
     {"commands", "cli", "__main__"},
 ]
 
