@@ -8,9 +8,9 @@ would do. They look into the index that the store's placement will use.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from kvtier.books import TierRules
@@ -76,11 +76,11 @@ def _rules(
         capacity_blocks=blocks,
         depth=lambda key: index[key].depth,
         num_children=lambda key: index[key].num_children,
-        clock=time.monotonic,
+        clock=monotonic,
     )
     made = make_policy(policy, setting)
     if ttl_s is not None:
-        made = TTL(made, ttl_s, time.monotonic, depth=setting.depth)
+        made = TTL(made, ttl_s, monotonic, depth=setting.depth)
     if admission == "worth_reloading":
         raise ConfigError("admission worth_reloading is for replays: a store does not know what computing takes")
     return TierRules(blocks, made, durable, admission=make_admission(admission, setting))

@@ -1241,8 +1241,8 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("(4 << tier) - 1 & ~(1 << tier)", "~(1 << tier)", "what lies far below does not sink"),
             Mutant(
-                "if not node.is_leaf and self._books.asks_again:\n            return None\n",
-                "",
+                "self._books.asks_again:\n            return None",
+                "self._books.asks_again:\n            return False",
                 "heads are asked about in every sweep",
             ),
             Mutant(" and self._books.asks_again:", ":", "heads of several tiers wait for ever"),
