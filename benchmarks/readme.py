@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib import formats_report, integrity_report, torture_report, trace_tables
+from lib import context_report, formats_report, integrity_report, torture_report, trace_tables
 from lib.bandwidth_markdown import markdown
 from lib.result_tables import layerwise_table, meeting_table, scale_table
 
@@ -68,10 +68,18 @@ def parts() -> dict[str, dict[str, str]]:
             "meeting": meeting_table(meeting),
             "integrity": integrity_report.markdown(integrity),
         },
+        "docs/context.md": context_parts(),
         "docs/formats.md": {"formats": formats_report.markdown(formats)},
         "docs/traces.md": {"traces": trace_tables.markdown(json.loads((RESULTS / "traces.json").read_text()))},
         "docs/reliability.md": torture_parts(RESULTS / "torture.json"),
     }
+
+
+def context_parts() -> dict[str, str]:
+    """The parts of docs/context.md; the real model's only once somebody has kept a report."""
+    texts = context_report.markdown(json.loads((RESULTS / "context_policies.json").read_text()))
+    chat = RESULTS / "chat_loop.json"
+    return texts | ({"context_chat": context_report.chat_table(json.loads(chat.read_text()))} if chat.exists() else {})
 
 
 def torture_parts(report: Path) -> dict[str, str]:

@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "bill": "kvtier.commands.bill",
     "check": "kvtier.commands.check",
     "compact": "kvtier.commands.compact",
+    "context": "kvtier.commands.context",
     "cost": "kvtier.commands.cost",
     "export": "kvtier.commands.export",
     "import": "kvtier.commands.import_",

@@ -119,6 +119,246 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/context/messages.py",
+        tests=("tests/context/test_messages.py", "tests/context/test_policies.py"),
+        mutants=(
+            Mutant('{"system", "developer", "tools"}', '{"system", "developer"}', "tools are dropped"),
+            Mutant("isinstance(self.tokens, bool) or self", "self", "True passes for a token"),
+            Mutant("self.tokens < 0", "self.tokens < -1", "a negative message"),
+            Mutant(
+                "range(self.num_head + 1, len(self.messages))",
+                "range(self.num_head + 1, len(self.messages) + 1)",
+                "the request is dropped",
+            ),
+            Mutant("self.messages[number - 1].tokens", "self.messages[number].tokens", "lengths of other cuts"),
+            Mutant("number not in joined and ", "", "a result without its call"),
+            Mutant("if length <= limit_tokens)", "if length < limit_tokens)", "what just fits is dropped"),
+            Mutant(
+                "limit_tokens), self.last)", "limit_tokens), self.num_head)", "a chat that cannot fit is sent whole"
+            ),
+            Mutant("return self.messages[: self.num_head] + ", "return ", "the head is dropped"),
+            Mutant("range(made[call] + 1, number + 1)", "range(made[call] + 1, number)", "a cut right before a result"),
+            Mutant("range(made[call] + 1, number + 1)", "range(made[call], number + 1)", "no cut before a call"),
+            Mutant("if call not in made:", "if False:", "an orphaned result is a KeyError"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/ledger.py",
+        tests=("tests/context/test_ledger.py",),
+        mutants=(
+            Mutant("if not ttl_s > 0:", "if ttl_s < 0:", "a lifetime of nothing"),
+            Mutant("if now_s >= self._sweep_s:", "if False:", "grows for ever"),
+            Mutant("child.expires_s <= now_s", "child.expires_s < now_s", "alive at its last moment"),
+            Mutant("self.ttl_s if ttl_s is None else ttl_s", "self.ttl_s", "an hour is five minutes"),
+            Mutant("max(node.expires_s, expires_s)", "expires_s", "a short lifetime cuts a long one"),
+            Mutant("max(node.expires_s, expires_s)", "node.expires_s or expires_s", "reads refresh nothing"),
+            Mutant("tokens + message.tokens", "message.tokens", "the last message alone"),
+            Mutant("if child.expires_s > now_s}", "if child.expires_s > now_s + 5}", "forgets what lives"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/prices.py",
+        tests=("tests/context/test_policies.py", "tests/context/test_formulas.py"),
+        mutants=(
+            Mutant("price >= 0)", "price >= -1)", "a negative price"),
+            Mutant("math.isfinite(price) and ", "", "an infinite price"),
+            Mutant("self.read > self.write", "self.read > 2 * self.write", "a read dearer than a write"),
+            Mutant("self.write * (tokens - live_tokens)", "self.write * tokens", "what is read is paid twice"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/base.py",
+        tests=("tests/context/test_policies.py",),
+        mutants=(
+            Mutant("isinstance(limit, bool) or ", "", "True passes for a limit"),
+            Mutant("if low_tokens > high_tokens:", "if False:", "limits the wrong way round"),
+            Mutant("if chat.head_tokens > self.high_tokens:", "if False:", "a head over the limit"),
+            Mutant(
+                "if self._last.first is None:",
+                "if False:",
+                "a chat that was not cut is cut where its first message goes",
+            ),
+            Mutant("chat.messages[cut].key == key]", "cut == place]", "a deletion moves the cut"),
+            Mutant(
+                "min(same, key=lambda cut: abs(cut - place), default=None)",
+                "min(same, default=None)",
+                "an equal message further up",
+            ),
+            Mutant("if cut > chat.num_head else None)", "if cut >= chat.num_head else None)", "uncut is taken for cut"),
+            Mutant("live_tokens=min(live(messages), tokens)", "live_tokens=live(messages)", "more live than sent"),
+            Mutant(
+                'reason="whole" if cut == chat.num_head else reason', "reason=reason", "a whole chat is said to be cut"
+            ),
+            Mutant("max(0, tokens - high_tokens)", "0", "too long, and nobody says so"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/limits.py",
+        tests=("tests/context/test_policies.py",),
+        mutants=(
+            Mutant(
+                "cut = chat.within(self.high_tokens)",
+                "cut = chat.within(self.high_tokens - 1)",
+                "a window one token short",
+            ),
+            Mutant("cut = chat.num_head if last is None else last", "cut = chat.num_head", "the memory is not used"),
+            Mutant(
+                "if chat.lengths[cut] > self.high_tokens:",
+                "if chat.lengths[cut] >= self.high_tokens:",
+                "cut at the limit, not above",
+            ),
+            Mutant(
+                'chat.within(self.low_tokens), live, "trimmed"',
+                'chat.within(self.high_tokens), live, "trimmed"',
+                "hysteresis slides",
+            ),
+            Mutant(
+                "max(cut, chat.within(self.low_tokens))", "chat.within(self.low_tokens)", "an expired chat grows back"
+            ),
+            Mutant("<= chat.head_tokens:", "< chat.head_tokens:", "a live head hides that the rest expired"),
+            Mutant("if low != cut and ", "if ", "a short chat is said to have expired"),
+            Mutant("max(0, -(-(total", "max(1, -(-(total", "a short chat loses a chunk"),
+            Mutant(
+                "-(-(total - self.high_tokens) // self.chunk_tokens)",
+                "(total - self.high_tokens) // self.chunk_tokens",
+                "a chunk too few",
+            ),
+            Mutant(
+                "cut = chat.within(total - chunks * self.chunk_tokens)",
+                "cut = chat.within(self.high_tokens)",
+                "a chunked drop slides",
+            ),
+            Mutant("or isinstance(chunk_tokens, bool) or not", "or not", "True passes for a chunk"),
+            Mutant("1 <= chunk_tokens < high_tokens", "0 <= chunk_tokens < high_tokens", "a chunk of nothing"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/lasting.py",
+        tests=("tests/context/test_policies.py", "tests/context/test_context_properties.py"),
+        mutants=(
+            Mutant(
+                "key=lambda cut: (found[cut], -cut))",
+                "key=lambda cut: (found[cut], cut))",
+                "of equals the one that keeps less",
+            ),
+            Mutant(
+                "key=lambda cut: (found[cut], -cut))",
+                "key=lambda cut: -cut)",
+                "the longest context, not the longest live",
+            ),
+            Mutant("<= self.high_tokens\n", "< 0\n", "a chat that fits is cut because nothing is live"),
+            Mutant("if length <= self.high_tokens and", "if", "a live cut that does not fit"),
+            Mutant("and (cut <= low or cut == last)", "", "a repeated message costs the chat"),
+            Mutant(" or cut == last", "", "a step back makes the last cut cold"),
+            Mutant("if tokens > chat.head_tokens:", "if tokens >= chat.head_tokens:", "a head alone makes a cut live"),
+            Mutant(
+                "min(live(chat.from_cut(cut)), length)",
+                "live(chat.from_cut(cut))",
+                "a cache that claims too much is believed",
+            ),
+            Mutant(
+                '"kept" if cut == self._remembered(chat)',
+                '"kept" if cut != self._remembered(chat)',
+                "recovered is kept",
+            ),
+            Mutant("        if cut == last:\n", "        if False:\n", "a cut that is kept is said to have expired"),
+            Mutant(
+                "last is not None and chat.lengths[last] <=",
+                "last is not None and chat.lengths[last] >",
+                "trimmed is expired",
+            ),
+            Mutant(
+                "self.prices.of(chat.lengths[cut], known[cut]), cut)",
+                "self.prices.of(chat.lengths[cut], known[cut]), -cut)",
+                "of equals the one that keeps less",
+            ),
+            Mutant(
+                "self.prices.of(chat.lengths[cut], known[cut]), cut)",
+                "-known[cut], cut)",
+                "the longest live, not the cheapest",
+            ),
+            Mutant("chat.lengths[fallback]), **found}", "chat.lengths[fallback])} | {}", "no live cut is a choice"),
+            Mutant('"cheaper" if found else', '"trimmed" if found else', "why it starts again is not said"),
+            Mutant("if known[cut] > chat.head_tokens:", "if False:", "a kept cut is called a fresh start"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/choice.py",
+        tests=("tests/context/test_policies.py",),
+        mutants=(
+            Mutant(
+                "    Bounded(high_tokens, low_tokens)",
+                "    pass",
+                "limits the wrong way round pass where one is not used",
+            ),
+            Mutant("max(1, high_tokens - low_tokens)", "low_tokens", "chunks of another size"),
+            Mutant('"longest": partial(LongestLive', '"longest": partial(Hysteresis', "a name for another policy"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/formulas.py",
+        tests=("tests/context/test_formulas.py",),
+        mutants=(
+            Mutant("prices.read * (tokens - new_tokens)", "prices.read * 0.9 * (tokens - new_tokens)", "append only"),
+            Mutant(
+                "prices.write * (high_tokens - head_tokens)", "prices.write * high_tokens", "sliding pays for its head"
+            ),
+            Mutant(
+                "* (low_tokens - head_tokens) * turn_tokens /",
+                "* low_tokens * turn_tokens /",
+                "a cut pays for its head",
+            ),
+            Mutant("prices.read * (low_tokens + high_tokens) / 2", "prices.read * high_tokens", "always full"),
+            Mutant(
+                "low_tokens=high_tokens - chunk_tokens",
+                "low_tokens=chunk_tokens",
+                "chunks",
+            ),
+            Mutant("math.sqrt(2 * again", "math.sqrt(again", "the best gap"),
+            Mutant("return min(widest, math.sqrt", "return max(0, math.sqrt", "a gap beyond the head"),
+            Mutant("if value <= prices.read:", "if value < 0:", "the root of a negative number"),
+            Mutant("prices.read * (tokens - low_tokens)", "prices.read * tokens", "payback"),
+            Mutant("if saved else math.inf", "if saved else 0.0", "a cut that never pays pays at once"),
+            Mutant("idle_share * (prices.write - prices.read)", "idle_share * prices.write", "idle"),
+            Mutant("if not 0 <= idle_share <= 1:", "if not 0 <= idle_share:", "a share above all"),
+            Mutant('and lower != "head_tokens")', "and False)", "a gap of nothing"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/chat.py",
+        tests=("tests/context/test_chat.py", "tests/context/test_formulas.py"),
+        mutants=(
+            Mutant("and number >= 0)", "and number >= -9)", "a negative setting"),
+            Mutant("for event in EVENTS)) > 1:", "for event in EVENTS)) > 2:", "rates above one"),
+            Mutant("and bool(turns)", "", "the first turn counts as cold"),
+            Mutant(
+                "[*kept.messages, request.reply] if caches_replies else kept.messages",
+                "[*kept.messages, request.reply]",
+                "every engine keeps its replies",
+            ),
+            Mutant("policy = make() if stateless else policy", "policy = policy", "nobody forgets"),
+            Mutant("for turn in turns) / tokens if", "for turn in turns) / len(turns) if", "hits by turn"),
+            Mutant(
+                "(draw := draw - getattr(self._settings, event)) < 0",
+                "draw < getattr(self._settings, event)",
+                "only the first rate counts",
+            ),
+            Mutant("self.path.pop()\n", "pass\n", "a regeneration after the reply"),
+            Mutant("time_s += user.gap_s() if number else 0.0", "time_s += user.gap_s()", "a chat that starts late"),
+            Mutant("if idle < settings.idle_share:", "if idle > settings.idle_share:", "idle the other way round"),
+            Mutant("- settings.gap_sigma**2 / 2", "", "lognormal gaps longer than asked for"),
+            Mutant("expovariate(1 / settings.gap_s)", "expovariate(settings.gap_s)", "gaps the other way round"),
+            Mutant("len(self.path) - 2 * depth", "len(self.path) - 4 * depth", "twice as far back"),
+            Mutant("del self.path[where : where + 2]", "del self.path[where : where + 1]", "half a turn is deleted"),
+            Mutant("self._left.append(list(self.path))", "pass", "branches cannot be returned to"),
+            Mutant(
+                "self.path, self._left[other] = self._left[other], self.path",
+                "self.path = self._left[other]",
+                "the branch left is lost",
+            ),
+        ),
+    ),
+    Group(
         file="kvtier/policy/lru.py",
         tests=("tests/policy/test_lru.py",),
         mutants=(
