@@ -17,10 +17,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lib import economics, economics_bills, economics_claims, economics_report, economics_verdicts
+from lib import (
+    economics,
+    economics_bills,
+    economics_claims,
+    economics_prices,
+    economics_report,
+    economics_verdicts,
+)
+from lib.economics import CASES, MEDIA
 from lib.machine import conditions
 from lib.results import write_json
 
+from kvtier.econ.prices import load_prices
 from kvtier.errors import KVTierError
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -41,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.plot_dir is not None and find_spec("matplotlib") is None:
         parser.error("--plot-dir needs matplotlib: pip install 'kvtier[plot]'")
     try:
-        report = computed() | {"bills": billed(args)}
+        bills_made = billed(args)
+        report = computed() | {"bills": bills_made}
     except (KVTierError, OSError, ValueError) as exc:
         print(f"economics: {exc}", file=sys.stderr)
         return 2
@@ -57,11 +67,25 @@ def main(argv: list[str] | None = None) -> int:
 
 def computed() -> dict[str, Any]:
     """All that needs no trace."""
+    prices = sorted(load_prices().values(), key=lambda price: (round(price.share, 4), price.name))
     return {
         "benchmark": "economics",
-        **economics.economics(RESULTS),
+        "setting": economics.setting(),
+        "cases": [economics.case_facts(case) for case in CASES],
+        "ledger": [row for case in CASES for media in MEDIA for row in economics.ledger_rows(case, media)],
+        "holds": [hold for case in CASES for hold in economics.hold_rows(case)],
+        "mfu_band": economics.mfu_band(),
+        "curve": [point for case in CASES for point in economics.curve(case)],
+        "request": [economics.request_shares(case) for case in CASES],
+        "attention": economics.attention(),
+        "wear": economics.wear(RESULTS),
+        "prices": [economics_prices.price_terms(price) for price in prices],
+        "at_cost": economics_prices.at_cost(sorted({round(price.share, 4) for price in prices})),
+        "deepseek": economics_prices.deepseek(),
+        "measured": economics.measured(RESULTS),
         "prefix": economics_claims.prefix(),
         "window": economics_claims.window(),
+        "inputs": economics.inputs(prices, RESULTS),
     }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -18,13 +19,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from kvtier.econ.billing.tariffs import tariffs
 from kvtier.econ.derive import derive_profile
 from kvtier.econ.figures import Figure
 from kvtier.econ.formulas import break_even_bytes_per_s
 from kvtier.econ.hardware import Accelerator, load_hardware
 from kvtier.econ.ledger import Ledger, Row, make_ledger
 from kvtier.econ.models import load_model, model_from_config
-from kvtier.econ.prices import ListPrice, load_prices
+from kvtier.econ.prices import ListPrice
 from kvtier.econ.profile import Profile
 from kvtier.errors import ProfileError
 
@@ -70,28 +72,9 @@ CASES = (
 CASE = {case.name: case for case in CASES}
 
 
-def economics(results: Path) -> Json:
-    """Everything that needs no trace.
-
-    Args:
-        results: Directory of committed results, for what was measured.
-    """
-    prices = sorted(load_prices().values(), key=lambda price: (round(price.share, 4), price.name))
-    return {
-        "setting": {"lengths": LENGTHS, "hits": HITS, "holds_s": HOLDS_S, "request_s": REQUEST_S},
-        "cases": [case_facts(case) for case in CASES],
-        "ledger": [row for case in CASES for media in MEDIA for row in ledger_rows(case, media)],
-        "holds": [hold for case in CASES for hold in hold_rows(case)],
-        "curve": [point for case in CASES for point in curve(case)],
-        "request": [request_shares(case) for case in CASES],
-        "attention": attention(),
-        "wear": wear(results),
-        "prices": [price_terms(price) for price in prices],
-        "at_cost": at_cost(sorted({round(price.share, 4) for price in prices})),
-        "deepseek": deepseek(),
-        "measured": measured(results),
-        "inputs": inputs(prices),
-    }
+def setting() -> Json:
+    """What all ledgers have in common."""
+    return {"lengths": LENGTHS, "hits": HITS, "holds_s": HOLDS_S, "request_s": REQUEST_S}
 
 
 @cache
@@ -101,6 +84,12 @@ def profile(case: Case, media: Sequence[str] = MEDIA["rented"], drives: int | No
     if case.name == "v3":
         gpu = replace(gpu, mfu=reported_mfu(gpu))
     return derive_profile(Profile, gpu, case.model, media=media, num_gpus=case.num_gpus, drives=drives)
+
+
+def mfu_band() -> tuple[float, float, float]:
+    """The assumed share of the peak, and the band it is in."""
+    middle, low, high = (load_hardware().accelerator("h100").mfu.band[n] for n in (1, 0, 2))
+    return middle, low, high
 
 
 def reported_mfu(gpu: Accelerator) -> Figure:
@@ -291,81 +280,6 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def price_terms(price: ListPrice) -> Json:
-    """A list price, and how long what it asks for keeping would pay the rent.
-
-    A write premium of w - 1 input prices and storage by the hour are both rent. If the input price were what
-    computing costs, they would pay for so long a time in each tier.
-    """
-    long = None if price.write_long is None or price.input is None else price.write_long.value / price.input.value
-    storage = None if price.storage is None or price.input is None else price.input.value / price.storage.value * 3600
-    premiums = {name: multiple - 1 for name, multiple in (("write", price.write_multiple), ("write_long", long or 1))}
-    return {
-        "name": price.name,
-        "share": price.share,
-        "input_usd": None if price.input is None else price.input.value,
-        "cached_usd": None if price.cached_read is None else price.cached_read.value,
-        "write_multiple": price.write_multiple,
-        "write_long_multiple": long,
-        "storage_usd_per_hour": None if price.storage is None else price.storage.value,
-        "rent_equals_input_s": storage,
-        "retention": price.retention,
-        "premium_pays_s": {
-            name: {case: _paid_s(CASE[case], premium) for case in ("70b", "v3")}
-            for name, premium in premiums.items()
-            if premium > 0
-        },
-    }
-
-
-def _paid_s(case: Case, premium: float) -> dict[str, float]:
-    """How long a share of a miss pays the rent of a prefix of 8 Ki tokens, after what writing it costs."""
-    rows = {tier: one_row(case, tier, 8192, hits=1, hold_s=3600.0) for tier in ("host", "disk")}
-    return {tier: max(0.0, premium * row.miss_usd - row.write_usd) / row.rent_usd * 3600 for tier, row in rows.items()}
-
-
-#: Case, tier, prompt and holding time for which the table of shares says from how many hits they cover the cost.
-AT_COST = (
-    ("8b", "host", 8192, 300.0),
-    ("70b", "host", 8192, 300.0),
-    ("70b", "disk", 65536, 3600.0),
-    ("v3", "disk", 8192, 3600.0),
-    ("v3", "disk", 65536, 86400.0),
-)
-
-
-def at_cost(shares: Sequence[float]) -> Json:
-    """From how many hits per write each share of the input price covers what a hit costs; None where no number does."""
-    rows = {place: one_row(CASE[place[0]], place[1], place[2], hits=1, hold_s=place[3]) for place in AT_COST}
-    return {
-        "places": [dict(zip(("case", "tier", "prompt_tokens", "hold_s"), place, strict=True)) for place in AT_COST],
-        "rows": [{"share": share, "hits": [_hits_at(row, share) for row in rows.values()]} for share in shares],
-    }
-
-
-def _hits_at(row: Row, share: float) -> float | None:
-    left = share * row.miss_usd - row.read_usd - row.occupancy_usd
-    return (row.write_usd + row.rent_usd) / left if left > 0 else None
-
-
-def deepseek() -> Json:
-    """DeepSeek's list prices beside the cost of its model at the 2 USD an hour that it says its GPUs cost."""
-    gpu = load_hardware().accelerator("h800")
-    at = derive_profile(Profile, replace(gpu, mfu=reported_mfu(gpu)), "deepseek-v3", num_gpus=32)
-    (row,) = make_ledger(
-        at, prompt_tokens=[8192], reuses=[10], holds_s=[3600.0], tiers=["disk"], request_s=REQUEST_S
-    ).rows
-    prices = load_prices()
-    listed = [prices[f"deepseek/{name}"] for name in ("v3", "v3.2")]
-    return {
-        "gpu_usd_per_hour": gpu.usd_per_hour.value,
-        "miss_usd": row.miss_usd,
-        "hit_usd": row.hit_usd,
-        "hit_stalled_usd": row.hit_usd + row.stall_usd,
-        "listed": [price_terms(price) for price in listed],
-    }
-
-
 def measured(results: Path) -> Json:
     """The tiny model on a plain processor, as ``reload_vs_prefill.py`` measured it."""
     report = json.loads((results / "reload_vs_prefill.json").read_text())
@@ -382,18 +296,32 @@ def measured(results: Path) -> Json:
     }
 
 
-def inputs(prices: Iterable[ListPrice]) -> list[Json]:
-    """Every figure that went in, those of one source together."""
+#: What ``hardware.derived`` says of how a figure follows from its source.
+_DERIVED = re.compile(r"; (\d+ (GPUs|drives|links)|over [\d.]+ [^;]*|for \d+ GB|a copy within [^;]*)$")
+
+
+def inputs(prices: Iterable[ListPrice], results: Path) -> list[Json]:
+    """Every figure that went in, those of one source together, and what follows from them by arithmetic."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for case in CASES:
         for media in (*MEDIA.values(), *(("dram-rented", medium) for medium in DRIVES), *((r,) for r in REMOTE)):
             for name, figure in profile(case, media).figures().items():
-                _note(found, name.split(".")[-1], figure)
+                _note(found, figure, f"{name.split('.')[-1]} {figure.value:.4g} {figure.unit}")
     for price in prices:
         for name in ("input", "cached_read", "read_share", "write", "write_long", "storage"):
             figure = getattr(price, name)
             if figure is not None:
-                _note(found, f"list price: {name}", figure)
+                _note(found, figure, f"list price: {name}")
+    own = load_hardware().accelerator("h800").usd_per_hour
+    _note(found, own, f"gpu_usd_per_hour {own.value:.4g} {own.unit}")
+    for tariff in tariffs():
+        for source in tariff.sources:
+            found.setdefault((source.title, source.date, "given"), ["rules of bills"])
+    at = measured(results)
+    machine = f"benchmarks/reload_vs_prefill.py on {at['cpu']}, {at['cores']} cores"
+    found[machine, at["date"], "measured"] = ["SmolLM2-135M, loaded and computed"]
+    chosen = ("settings of this page", "2026-11", "assumed")
+    found[chosen] = [f"request_s {REQUEST_S:g}", f"hits {max(HITS)}", *(f"hold_s {hold:g}" for hold in HOLDS_S)]
     order = ("measured", "given", "assumed")
     return [
         {"kind": kind, "source": source, "date": date, "figures": names}
@@ -401,8 +329,10 @@ def inputs(prices: Iterable[ListPrice]) -> list[Json]:
     ]
 
 
-def _note(found: dict[tuple[str, str, str], list[str]], name: str, figure: Figure) -> None:
-    names = found.setdefault((figure.source, figure.date, figure.kind), [])
-    text = name if name.startswith("list price") else f"{name} {figure.value:.4g} {figure.unit}"
+def _note(found: dict[tuple[str, str, str], list[str]], figure: Figure, text: str) -> None:
+    source = figure.source
+    while _DERIVED.search(source):
+        source = _DERIVED.sub("", source)
+    names = found.setdefault((source, figure.date, figure.kind), [])
     if text not in names:
         names.append(text)

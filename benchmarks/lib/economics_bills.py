@@ -8,7 +8,7 @@ prefix an automatic cache is the cheaper one: nobody publishes that share, so it
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ TRACES = {
 }
 AUTOMATIC = "openai gpt-5 memory"
 MANUAL = ("anthropic opus-5 5m", "anthropic opus-5 1h")
-PROBABILITY = 0.9
 
 Json = dict[str, Any]
 
@@ -48,7 +47,7 @@ def trace_files() -> dict[str, Path]:
 
 
 def billed(name: str, path: Path, limit: int | None = None) -> Json:
-    """One trace under every tariff, and under the automatic one where a tenth of calls misses by routing.
+    """One trace under every tariff.
 
     Args:
         name: As tables have it.
@@ -63,7 +62,6 @@ def billed(name: str, path: Path, limit: int | None = None) -> Json:
     for tariff in apart:
         marked = mark_growing(calls(path, limit), minimum_tokens=tariff.rules.minimum_tokens)
         made += bills(marked, [tariff])
-    (routed,) = bills(mark_shared(calls(path, limit)), [every[AUTOMATIC]], hit_probability=PROBABILITY)
     return {
         "trace": name,
         "file": path.name,
@@ -71,8 +69,7 @@ def billed(name: str, path: Path, limit: int | None = None) -> Json:
         "input_tokens": made[0].input_tokens,
         "limit": limit,
         "bills": sorted((as_row(bill) for bill in made), key=lambda row: row["share"]),
-        "routed": {"hit_probability": PROBABILITY, **as_row(routed)},
-        "ties": ties(made, routed),
+        "ties": ties({bill.tariff.name: bill.share for bill in made}),
     }
 
 
@@ -96,13 +93,14 @@ def as_row(bill: Bill) -> Json:
     }
 
 
-def ties(made: list[Bill], routed: Bill) -> Json:
+def ties(shares: Mapping[str, float]) -> dict[str, float]:
     """The share of calls that must find their prefix for the automatic cache to be no dearer than each manual one.
 
-    A bill falls in a straight line with that share, as every call that lands elsewhere pays its whole prompt. Nobody
-    must cache by hand, so a manual bill above 1 is taken as 1.
+    A call that lands elsewhere pays its whole prompt, and writing is free, so of what the cache would save a share of
+    calls saves that share: p (1 - automatic) = 1 - manual. Nobody must cache by hand, so a bill above 1 is taken as 1.
+
+    Example:
+        >>> round(ties({AUTOMATIC: 0.2, MANUAL[0]: 0.4, MANUAL[1]: 1.3})[MANUAL[0]], 2)
+        0.75
     """
-    by_name = {bill.tariff.name: bill.share for bill in made}
-    best = by_name[AUTOMATIC]
-    slope = (routed.share - best) / (1 - PROBABILITY)
-    return {name: 1 - (min(1.0, by_name[name]) - best) / slope for name in MANUAL}
+    return {name: (1 - min(1.0, shares[name])) / (1 - shares[AUTOMATIC]) for name in MANUAL}

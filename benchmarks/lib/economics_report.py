@@ -77,17 +77,17 @@ def ledger(report: Json) -> str:
     for fact in report["cases"]:
         for tokens in report["setting"]["lengths"]:
             for tier, hold_s in PLACES:
-                row = row_of(report, fact["case"], tier, tokens, hold_s=hold_s)
-                money = (row[f"{name}_usd"] for name in ("read", "write", "rent", "occupancy", "hit", "stall"))
+                hit = row_of(report, fact["case"], tier, tokens, hold_s=hold_s)
+                money = (hit[f"{name}_usd"] for name in ("read", "write", "rent", "occupancy", "hit", "stall"))
                 rows.append(
                     (
                         f"{fact['label']}, {fact['machine']}",
                         f"{tokens:,}",
-                        usd(row["miss_usd"]),
+                        usd(hit["miss_usd"]),
                         f"{TIERS[tier]}, {human_s(hold_s)}",
                         *map(usd, money),
-                        f"{row['share']:.1%} to {row['share_stalled']:.1%}",
-                        row["verdict"],
+                        f"{hit['share']:.1%} to {hit['share_stalled']:.1%}",
+                        hit["verdict"],
                     )
                 )
     return table(heads, rows)
@@ -95,8 +95,8 @@ def ledger(report: Json) -> str:
 
 def tie(report: Json) -> str:
     """Work for each byte, and the speed at which loading ties with computing."""
-    heads = ("model", "machine", "KV bytes a token", "kFLOP a byte", "computes, tokens/s", "ties at, GB/s")
-    heads += ("one drive", "a drive a GPU", "DRAM")
+    heads = ["model", "machine", "KV bytes a token", "kFLOP a byte", "computes, tokens/s", "ties at, GB/s"]
+    heads += ["one drive", "a drive a GPU", "DRAM"]
     rows = []
     for fact in report["cases"]:
         speeds, gb = fact["tokens_per_s"], fact["break_even_gb_per_s"]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvtier.commands.durations import human_s
+from kvtier.econ.billing.breakeven import hit_share_to_pay
 from lib.economics_bills import AUTOMATIC, MANUAL
 from lib.economics_report import facts, hold_of, row_of, table
 
@@ -114,12 +115,12 @@ def tie_of(report: Json, trace: str, tariff: str) -> float:
 def automatic(report: Json) -> tuple[str, str, str]:
     """Whether an automatic cache is never the worse one."""
     free, by_hand = (bill_of(report, "agents", tariff) for tariff in (AUTOMATIC, MANUAL[1]))
-    charged, tie = bill_of(report, "chats", DEAR), tie_of(report, "agents", MANUAL[1])
+    tie, charged = tie_of(report, "agents", MANUAL[1]), terms_of(report, "openai/gpt-5.6")["write_multiple"]
     number = (
         f"coding agents pay {free:.3f} of the price without a cache where writing is free, and {by_hand:.3f} by hand "
         f"for an hour; the automatic one is dearer as soon as less than {tie:.1%} of calls land where their prefix is. "
-        f"With writes charged it can cost {charged:.2f} times the price of no cache (chats, 24 hours); by hand one "
-        "leaves it off"
+        f"And where an automatic cache charges for writes, a prompt that never comes back costs {charged:g} times its "
+        "price; by hand one marks nothing"
     )
     return "automatic caching is strictly better than manual", "false", number
 
@@ -143,6 +144,120 @@ def same(report: Json) -> tuple[str, str, str]:
         f"{row['end']:.1%} at the end; scattered, {scattered:.2%}"
     )
     return "99 % the same prompt is 99 % cached", "only if the difference is at the end", number
+
+
+def terms_of(report: Json, name: str) -> Any:
+    """What one list price asks, and for how long that pays."""
+    return next(price for price in report["prices"] if price["name"] == name)
+
+
+def quotes(report: Json) -> list[str]:
+    """Every figure that the prose of the page may quote, in the words around it."""
+    report = json.loads(json.dumps(report))
+    kinds = (cost_quotes, keeping_quotes, market_quotes, bill_quotes, setting_quotes)
+    return [quote for kind in kinds for quote in kind(report)]
+
+
+def cost_quotes(report: Json) -> list[str]:
+    """What hits cost."""
+    rows = hit_shares(report)
+    ends = [share(pick(rows, key=lambda row: row["share"])) for pick in (min, max)]
+    ten = next(p for p in report["curve"] if (p["case"], p["tier"]) == ("70b", "host") and p["share"] <= 0.1)
+    big = row_of(report, "70b", "disk", SHORT_TOKENS)
+    waits = {row["case"]: row["share"] for row in report["request"]}["70b"]
+    tiny, found = facts(report, "tiny"), report["measured"]
+    memory = row_of(report, "8b", "host", SHORT_TOKENS)
+    return [
+        f"{ends[0]} and {ends[1]}",
+        f"{ten['prompt_tokens'] // 1024} Ki tokens",
+        f"{big['recompute_kj']:.0f} kJ against {big['read_kj']:.1f} kJ",
+        f"{waits['1.0']:.1%} with one second, {waits['60.0']:.1%} with a minute",
+        f"{tiny['speed_up_one_drive'][str(SHORT_TOKENS)]:.2f} times as fast",
+        f"{found['speed_ups']['disk_cold']:.0f} times as fast",
+        f"prompt of {found['prompt_tokens']:,} tokens",
+        f"{memory['occupancy_usd'] / memory['hit_usd']:.0%} of it",
+        f"{facts(report, 'v3')['mfu']:.0%} of the peak",
+    ]
+
+
+def keeping_quotes(report: Json) -> list[str]:
+    """For how long, in what, and what writing takes."""
+    models = ("8b", "70b", "v3")
+    times = {
+        medium: [human_s(hold_of(report, case, medium)["recompute_s"]) for case in models]
+        for medium in ("device", "dram-rented", "nvme-rented")
+    }
+    worn = {(row["case"], row["medium"]): row for row in report["wear"]["rows"]}
+    least = {key: row["least_hits"][str(SHORT_TOKENS)] for key, row in worn.items()}
+    mha, gqa, fp8, mla = (f"{row['bytes_per_token']:,}" for row in report["attention"])
+    shares = [f"{row['share']:.1%}" for row in report["attention"]]
+    return [
+        *(f"{a}, {b} and {c}" for a, b, c in times.values()),
+        *(f"within {human_s(worn[case, 'nvme-bought']['rated_day_s'])}" for case in ("8b", "v3")),
+        *(f"{least[case, 'nvme-bought']:.2f} hits" for case in models),
+        *(f"{least[case, 'qlc-bought']:.2f} hits" for case in models),
+        f"{mha} bytes",
+        f"{gqa} with grouped heads",
+        f"{mla} with a latent",
+        f"{fp8} bytes",
+        f"{shares[0]} to {shares[3]}",
+    ]
+
+
+def market_quotes(report: Json) -> list[str]:
+    """What list prices imply."""
+    five, hour = (terms_of(report, "anthropic/opus-5")["premium_pays_s"][name] for name in ("write", "write_long"))
+    own = report["deepseek"]
+    old, new = own["listed"]
+    storage = [
+        human_s(terms_of(report, f"google/{name}")["rent_equals_input_s"])
+        for name in ("gemini-2.5-pro", "gemini-3.8-flash")
+    ]
+    return [
+        f"{human_s(five['70b']['host'])} of DRAM or {human_s(five['70b']['disk'])} of a drive",
+        f"{human_s(hour['70b']['host'])} and {human_s(hour['70b']['disk'])}",
+        f"{human_s(five['v3']['host'])} and {human_s(five['v3']['disk'])}",
+        f"{own['miss_usd']:.3f} USD a million",
+        f"{old['input_usd']:g} and {new['input_usd']:g}",
+        f"{own['hit_usd']:.3f} to {own['hit_stalled_usd']:.3f}",
+        f"{old['cached_usd']:g} and {new['cached_usd']:g}",
+        f"{own['gpu_usd_per_hour']:g} USD an hour",
+        f"once in {storage[0]}",
+        f"once in {storage[1]}",
+    ]
+
+
+def bill_quotes(report: Json) -> list[str]:
+    """What recorded traffic pays."""
+    agents, chats = ({row["tariff"]: row["share"] for row in found["bills"]} for found in report["bills"][:2])
+    new = terms_of(report, "openai/gpt-5.6")
+    return [
+        f"{agents[AUTOMATIC]:.3f} of the price",
+        f"{agents[MANUAL[0]]:.3f} and {agents[MANUAL[1]]:.3f}",
+        *(f"{tie_of(report, 'agents', tariff):.1%} of calls" for tariff in MANUAL),
+        f"{tie_of(report, 'chats', MANUAL[0]):.0%} of calls",
+        f"{chats[MANUAL[0]]:.3f} and {chats[MANUAL[1]]:.3f}",
+        f"{chats[DEAR]:.3f} of the price",
+        f"{new['write_multiple']:g} times the price",
+        f"less than {hit_share_to_pay(write=new['write_multiple'], read=new['share']):.1%} of uses",
+    ]
+
+
+def setting_quotes(report: Json) -> list[str]:
+    """What was assumed and chosen, where the prose says so."""
+    listed = sorted(price["share"] * 100 for price in report["prices"])
+    window = report["window"]
+    low, high = report["setting"]["lengths"]
+    drive = next(row for row in report["wear"]["rows"] if row["medium"] == "nvme-bought")
+    return [
+        f"{listed[0]:.0f} to {listed[-1]:.0f} %",
+        f"{low // 1024} Ki and {high // 1024} Ki tokens",
+        f"at {drive['usd_per_gb']:.2f} USD/GB",
+        f"{window['high_tokens']:,} tokens, cut to {window['low_tokens']:,}",
+        f"written token as {window['write']:g} and a cached one as {window['read']:g}",
+        f"{report['prefix']['prompt_tokens']:,} tokens and go through",
+        "from {1:g} to {2:g}".format(*report["mfu_band"]),
+    ]
 
 
 def share(row: Json) -> str:
