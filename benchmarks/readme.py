@@ -11,7 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib import context_report, formats_report, integrity_report, torture_report, trace_tables
+from lib import (
+    context_report,
+    economics_report,
+    economics_verdicts,
+    formats_report,
+    integrity_report,
+    torture_report,
+    trace_tables,
+)
 from lib.bandwidth_markdown import markdown
 from lib.result_tables import layerwise_table, meeting_table, scale_table
 
@@ -69,6 +77,7 @@ def parts() -> dict[str, dict[str, str]]:
             "integrity": integrity_report.markdown(integrity),
         },
         "docs/context.md": context_parts(),
+        "docs/economics.md": economics_parts(),
         "docs/formats.md": {"formats": formats_report.markdown(formats)},
         "docs/traces.md": {"traces": trace_tables.markdown(json.loads((RESULTS / "traces.json").read_text()))},
         "docs/reliability.md": torture_parts(RESULTS / "torture.json"),
@@ -80,6 +89,12 @@ def context_parts() -> dict[str, str]:
     texts = context_report.markdown(json.loads((RESULTS / "context_policies.json").read_text()))
     chat = RESULTS / "chat_loop.json"
     return texts | ({"context_chat": context_report.chat_table(json.loads(chat.read_text()))} if chat.exists() else {})
+
+
+def economics_parts() -> dict[str, str]:
+    """Every table of docs/economics.md."""
+    report = json.loads((RESULTS / "economics.json").read_text())
+    return {**economics_verdicts.parts(report), **economics_report.parts(report)}
 
 
 def torture_parts(report: Path) -> dict[str, str]:

@@ -63,8 +63,8 @@ STRANGERS = [
 ]
 
 PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "policy.base", "policy.registry", "sim"]
-PURE += ["index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
-PURE += ["econ.profile", "econ.billing.bills", "context"]
+PURE += ["context", "index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
+PURE += ["econ.profile", "econ.billing.bills"]
 JUDGEMENT = ["policy", "index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
 JUDGEMENT += ["context"]
 NO_CLOCK_NO_FILES = {"asyncio", "io", "os", "pathlib", "random", "socket", "tempfile", "threading", "time"}
