@@ -21,7 +21,7 @@ from lib import (
     trace_tables,
 )
 from lib.bandwidth_markdown import markdown
-from lib.result_tables import layerwise_table, meeting_table, scale_table
+from lib.result_tables import layerwise_table, meeting_table, replay_table, scale_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -72,6 +72,7 @@ def parts() -> dict[str, dict[str, str]]:
         "docs/benchmarks.md": {
             **markdown(bandwidth),
             "scale": scale_table(scale),
+            "replay": replay_table(json.loads((RESULTS / "replay_rate.json").read_text())),
             "layerwise": layerwise_table(layerwise),
             "meeting": meeting_table(meeting),
             "integrity": integrity_report.markdown(integrity),
