@@ -25,7 +25,7 @@ from lib import (
     economics_report,
     economics_verdicts,
 )
-from lib.economics import CASES, MEDIA
+from lib.economics import CASE, CASES, MEDIA
 from lib.machine import conditions
 from lib.results import write_json
 
@@ -76,6 +76,7 @@ def computed() -> dict[str, Any]:
         "holds": [hold for case in CASES for hold in economics.hold_rows(case)],
         "mfu_band": economics.mfu_band(),
         "curve": [point for case in CASES for point in economics.curve(case)],
+        "tenth_tokens": economics.tenth_tokens(CASE["70b"]),
         "request": [economics.request_shares(case) for case in CASES],
         "attention": economics.attention(),
         "wear": economics.wear(RESULTS),

@@ -62,8 +62,10 @@ def parts() -> dict[str, dict[str, str]]:
     reload, bandwidth, scale, layerwise, meeting, formats, integrity = (
         json.loads((RESULTS / f"{name}.json").read_text()) for name in (*names, "integrity")
     )
+    priced = economics_report.priced(json.loads((RESULTS / "economics.json").read_text()))
     return {
         "README.md": {
+            "priced": priced,
             "raw_tensors": (ROOT / "examples" / "raw_tensors.py").read_text().rstrip(),
             "toy_loop": (ROOT / "examples" / "toy_loop.py").read_text().rstrip(),
             "reload": reload_table(reload),

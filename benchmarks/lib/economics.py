@@ -192,6 +192,18 @@ def curve(case: Case) -> list[Json]:
     ]
 
 
+def tenth_tokens(case: Case) -> int:
+    """The shortest prompt at which a hit in DRAM costs no more than a tenth of a miss, if ten come in five minutes."""
+    low, high = 1, CURVE_TOKENS[-1]
+    while low < high:
+        middle = (low + high) // 2
+        if one_row(case, "host", middle, hits=10, hold_s=300.0).share > 0.1:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 def request_shares(case: Case) -> Json:
     """The share of a miss by how long a request holds its memory: the figure of a ledger that is a guess."""
     shares = {

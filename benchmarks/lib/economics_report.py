@@ -93,6 +93,19 @@ def ledger(report: Json) -> str:
     return table(heads, rows)
 
 
+def priced(report: Json) -> str:
+    """The README's table: a hit over a miss, and for how long to keep it."""
+    report = json.loads(json.dumps(report))
+    heads = ("model", "a hit in DRAM costs of a miss", "on a drive", "worth keeping in DRAM", "on a drive")
+    rows = []
+    for fact in report["cases"][:3]:
+        hits = [row_of(report, fact["case"], tier, 8192, hold_s=hold_s) for tier, hold_s in PLACES]
+        kept = [hold_of(report, fact["case"], medium) for medium in ("dram-rented", "nvme-rented")]
+        cells = [f"{hit['share']:.1%}" for hit in hits] + [human_s(hold["recompute_s"]) for hold in kept]
+        rows.append((f"{fact['label']}, {fact['machine']}", *cells))
+    return table(heads, rows)
+
+
 def tie(report: Json) -> str:
     """Work for each byte, and the speed at which loading ties with computing."""
     heads = ["model", "machine", "KV bytes a token", "kFLOP a byte", "computes, tokens/s", "ties at, GB/s"]

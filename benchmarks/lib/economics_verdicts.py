@@ -162,14 +162,13 @@ def cost_quotes(report: Json) -> list[str]:
     """What hits cost."""
     rows = hit_shares(report)
     ends = [share(pick(rows, key=lambda row: row["share"])) for pick in (min, max)]
-    ten = next(p for p in report["curve"] if (p["case"], p["tier"]) == ("70b", "host") and p["share"] <= 0.1)
     big = row_of(report, "70b", "disk", SHORT_TOKENS)
     waits = {row["case"]: row["share"] for row in report["request"]}["70b"]
     tiny, found = facts(report, "tiny"), report["measured"]
     memory = row_of(report, "8b", "host", SHORT_TOKENS)
     return [
         f"{ends[0]} and {ends[1]}",
-        f"{ten['prompt_tokens'] // 1024} Ki tokens",
+        f"prompts of about {report['tenth_tokens'] / 1024:.0f} Ki tokens",
         f"{big['recompute_kj']:.0f} kJ against {big['read_kj']:.1f} kJ",
         f"{waits['1.0']:.1%} with one second, {waits['60.0']:.1%} with a minute",
         f"{tiny['speed_up_one_drive'][str(SHORT_TOKENS)]:.2f} times as fast",
@@ -191,7 +190,9 @@ def keeping_quotes(report: Json) -> list[str]:
     least = {key: row["least_hits"][str(SHORT_TOKENS)] for key, row in worn.items()}
     mha, gqa, fp8, mla = (f"{row['bytes_per_token']:,}" for row in report["attention"])
     shares = [f"{row['share']:.1%}" for row in report["attention"]]
+    factor = report["wear"]["write_amplification"]
     return [
+        f"{factor['kind']} to be {factor['value']:.2g}",
         *(f"{a}, {b} and {c}" for a, b, c in times.values()),
         *(f"within {human_s(worn[case, 'nvme-bought']['rated_day_s'])}" for case in ("8b", "v3")),
         *(f"{least[case, 'nvme-bought']:.2f} hits" for case in models),

@@ -44,7 +44,6 @@ NAMES = (
     r"\b10 %",
     r"\*\*(50 and 25|15 to 20|10|2 to 5) %\*\*|; 50 % covers",
     r"in 1987 how often",
-    r"assumed to be 1, as for",
 )
 
 
