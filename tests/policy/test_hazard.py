@@ -63,6 +63,15 @@ def test_a_prompt_that_ends_inside_a_run_splits_it():
     assert runs_of(policy) == [([1], 1, 2), ([2, 3], 2, 1)]
 
 
+def test_both_parts_of_a_split_run_keep_its_uses():
+    policy = Hazard()
+    ask(policy, 1, 2, 3)
+    ask(policy, 1, 2, 3)
+    ask(policy, 1)
+
+    assert runs_of(policy) == [([1], 1, 3), ([2, 3], 2, 2)]
+
+
 def test_a_run_that_lost_its_tail_takes_it_up_again():
     policy = Hazard()
     ask(policy, 1, 2, 3, 4)
@@ -105,6 +114,17 @@ def test_what_left_first_is_forgotten_first_and_whole():
 
     assert runs_of(policy) == [([20, 21], 0, 1), ([30, 31], 0, 1), ([40], 1, 1)]
     assert policy._num_gone == 4
+
+
+def test_a_run_forgotten_before_it_comes_back_is_a_new_one():
+    policy = Hazard(max_names_gone=1)
+    policy.insert(names(1, 2))
+    sweep_all(policy)
+    policy.touch(names(1, 2))
+
+    policy.insert(names(1, 2))
+
+    assert runs_of(policy) == [([1, 2], 2, 1)]
 
 
 def test_a_prompt_is_gone_through_by_runs_and_bisection():
@@ -152,6 +172,19 @@ def test_within_a_prompt_tails_leave_first():
     ask(policy, 1, 2, 3, 4, 5)
 
     assert sweep_all(policy) == names(5, 4, 3, 2, 1)
+
+
+@pytest.mark.parametrize("use", [ask, lambda policy, *numbers: policy.touch(names(*numbers))])
+def test_so_they_do_among_runs_of_one_kind(use):
+    policy = Hazard()
+    ask(policy, 1, 2)
+    for _ in range(3):
+        ask(policy, 1, 2, 3, 4)
+
+    use(policy, 1, 2, 3, 4)
+
+    assert {run.kind for run in policy._runs.values()} == {2}
+    assert sweep_all(policy) == names(4, 3, 2, 1)
 
 
 def test_among_runs_used_equally_often_the_one_used_last_leaves_last():
