@@ -1413,6 +1413,7 @@ GROUPS: tuple[Group, ...] = (
             "tests/test_store_faults.py",
             "tests/test_transfer.py",
             "tests/test_store_refusals.py",
+            "tests/test_store_policies.py",
         ),
         mutants=(
             Mutant(
@@ -1447,6 +1448,9 @@ GROUPS: tuple[Group, ...] = (
             Mutant("if not isinstance(exc, BlockRefusedError) or", "if True or", "a refusal costs the whole batch"),
             Mutant("list(takewhile(lambda move: move not in lost, new))", "stored", "blocks behind a hole are new"),
             Mutant("if taken < len(new):", "if False:", "a put that failed goes on"),
+            Mutant("part = self._core.placement.worth_writing(part)", "pass", "everything is worth writing"),
+            Mutant("blocks = blocks[: len(part)]", "pass", "more blocks than names"),
+            Mutant("self._core.placement.arrange(prompt.keys)", "pass", "copies are younger than their head"),
         ),
     ),
     Group(
@@ -2193,7 +2197,7 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/core.py",
-        tests=("tests/test_core.py",),
+        tests=("tests/test_core.py", "tests/test_store_policies.py"),
         mutants=(
             Mutant(
                 "isinstance(error, TierFullError | BlockRefusedError | TierClosedError)",
@@ -2251,6 +2255,8 @@ GROUPS: tuple[Group, ...] = (
             Mutant(
                 "self.placement.resize(tier, max(0, room))", "pass", "a file that cannot grow is planned as if it could"
             ),
+            Mutant("self._expire() if self.placement.expires else []", "[]", "nothing expires"),
+            Mutant('self.metrics.add("expired_blocks", len(moves))', "pass", "nobody knows what expired"),
         ),
     ),
     Group(
@@ -3077,6 +3083,113 @@ GROUPS: tuple[Group, ...] = (
             Mutant("if row.speed_up < 1", "if row.speed_up < 0", "slow loads are not named"),
             Mutant('if verdict == "saves":', 'if verdict != "loses":', "what may lose is not named"),
             Mutant("_check_plot(args.plot)", "pass", "found out at the end"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/replay.py",
+        tests=("tests/sim/test_replay.py",),
+        mutants=(
+            Mutant("self._now.s = request.time_s", "pass", "time stands still"),
+            Mutant("self._future.advance()", "pass", "the future stays where it is"),
+            Mutant("self.placement.expires", "False", "nothing expires"),
+            Mutant("num_hits + self._held_behind(keys, num_hits)", "num_hits + 1", "hits that are none"),
+            Mutant("min(num_hits * tokens, request.input_tokens)", "num_hits * tokens", "more tokens than there were"),
+            Mutant("        placement.touch(keys)\n", "        pass\n", "a hit is no use"),
+            Mutant("if self.settings.promote and any(match.tiers):", "if any(match.tiers):", "everything comes up"),
+            Mutant("if num_hits == len(keys):\n            return\n        new", "new", "what is held is stored"),
+            Mutant("placement.worth_writing(Chain(new, labels))", "Chain(new, labels)", "everything is worth it"),
+            Mutant(
+                "            chain = chain.part(len(new), len(chain))", "            return", "long prompts end early"
+            ),
+            Mutant("if self.settings.writes_through:", "if True:", "everything is copied down"),
+            Mutant("while moves := self.placement.plan_expire():", "if moves := self.placement.plan_expire():", "late"),
+            Mutant("and move.key not in lost:", ":", "a block with two copies is lost twice"),
+            Mutant("tier.expired += 1", "tier.evicted += 1", "expired blocks made room"),
+            Mutant("if dst is None and nodes[key].dead:", "if dst is None:", "what lies elsewhere is lost"),
+            Mutant("if src is not None and not keep:", "if src is not None:", "a copy counts as a victim"),
+            Mutant(
+                "moves = self.placement.commit(moves)", "self.placement.commit(moves)\n            moves = []", "follow"
+            ),
+            Mutant("if tier.ttl_s is not None:", "if False:", "every block lives for ever"),
+            Mutant("refresh=tier.refresh", "refresh=True", "a use always begins the time anew"),
+            Mutant("durable=self.settings.keeps(tier)", "durable=True", "every tier keeps its copies"),
+            Mutant('tier.admission == "all"', "False", "the optimum lets everything in"),
+            Mutant("if self._recompute_s is None else", "if True else", "no policy knows what computing takes"),
+            Mutant("load_s=self._load_s.get(tier.name)", "load_s=None", "no admission knows what loading takes"),
+            Mutant(
+                "if self.settings.whole_requests:\n        return trace", "if True:\n        return trace", "prompts"
+            ),
+            Mutant("if settings.whole_requests:", "if True:", "references are never replayed one by one"),
+            Mutant("blocks=[block], input_tokens=1", "blocks=[block]", "each reference has all tokens"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/tally.py",
+        tests=("tests/sim/test_costs.py", "tests/sim/test_replay.py"),
+        mutants=(
+            Mutant("self.tiers[dst].written += count", "pass", "nothing is written"),
+            Mutant("self.tiers[src].read += count", "pass", "moves read nothing"),
+            Mutant("tier.read += tier.hits", "pass", "hits read nothing"),
+            Mutant("if whole else 0.0", "if True else 0.0", "an empty trace raises"),
+            Mutant("of(tally.prefix_hits, tally.references)", "of(tally.block_hits, tally.references)", "two rates"),
+            Mutant("of(tally.token_hits, tally.input_tokens)", "of(tally.token_hits, tally.references)", "tokens"),
+            Mutant('"lost_blocks": tier.lost', '"lost_blocks": tier.evicted', "every victim is lost"),
+            Mutant('"written_bytes": tier.written * block_bytes', '"written_bytes": tier.written', "blocks as bytes"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/settings.py",
+        tests=("tests/sim/test_settings.py",),
+        mutants=(
+            Mutant("if self.capacity_blocks < 1:", "if self.capacity_blocks < 0:", "a tier of nothing"),
+            Mutant("if self.name not in TIER_NAMES:", "if False:", "a tier that no profile knows"),
+            Mutant("0 < self.ttl_s < float", "0 <= self.ttl_s < float", "blocks that do not live"),
+            Mutant("if not names:", "if False:", "a replay without a tier"),
+            Mutant("sorted(set(names), key=TIER_NAMES.index)", "list(names)", "tiers in any order"),
+            Mutant('self.copies == "inclusive" or ', "", "no memory keeps copies"),
+            Mutant('self.copies == "disk" and tier.name', "tier.name", "a disk always keeps its copy"),
+            Mutant("and self.tiers[-1].name in _DURABLE", "", "new blocks are copied to memory"),
+            Mutant("and len(self.tiers) > 1 and", "and", "a lone disk copies to itself"),
+            Mutant('self.write == "on_insertion" and', "", "new blocks are always copied down"),
+            Mutant("{1,18}", "+", "a number of any length"),
+            Mutant("if text.strip()[-1:].isalpha():", "if True:", "a part of a block"),
+            Mutant("if block_bytes is None:", "if False:", "bytes without a model"),
+            Mutant("size // block_bytes", "-(-size // block_bytes)", "more than there is room for"),
+            Mutant("if len(policies) > 1 or", "if", "two policies for one tier"),
+            Mutant('set(options) - {"ttl", "refresh", "admit"}', "False", "what nobody knows is passed over"),
+            Mutant("(dict(common or {}) | said)", "(said | dict(common or {}))", "what is common overrules"),
+            Mutant('return word == "yes"', "return True", "refresh=no is yes"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/costs.py",
+        tests=("tests/sim/test_costs.py",),
+        mutants=(
+            Mutant("request.input_tokens - found)", "request.input_tokens)", "a short last block is loaded whole"),
+            Mutant("            if tier:  # what", "            if True:  # what", "the first tier is loaded from"),
+            Mutant("found += tokens", "pass", "everything is computed"),
+            Mutant("min(found, request.input_tokens - 1)", "found", "nothing is computed for a whole hit"),
+            Mutant("profile.tier(name)", "pass", "a tier that the profile lacks"),
+            Mutant("if self._began_s is None else self._began_s", "if True else self._began_s", "rent for no time"),
+            Mutant("tally.tiers, strict=True))[1:]", "tally.tiers, strict=True))", "the first tier is paid for twice"),
+            Mutant("np.percentile(ttft, 99)", "np.percentile(ttft, 50)", "the median is the tail"),
+            Mutant("profile.compute_usd(float(ttft.sum()))", "profile.compute_usd(float(ttft.mean()))", "one request"),
+            Mutant("counts.written * block_bytes", "counts.read * block_bytes", "reads wear out"),
+            Mutant("profile.prefill_s(0, depth * block_tokens)", "0", "a block costs all before it too"),
+            Mutant("max(0.0, 2 * one - two)", "one", "latency is a block's time"),
+            Mutant("each = max(1, self.requests)", "each = 1", "a request costs as much as all"),
+        ),
+    ),
+    Group(
+        file="kvtier/ruling.py",
+        tests=("tests/test_store_policies.py",),
+        mutants=(
+            Mutant("(0 if rules else set_aside_blocks)", "0", "places set aside are planned with"),
+            Mutant("if ttl_s is not None:", "if False:", "every block lives for ever"),
+            Mutant("Placement(rules, index)", "Placement(rules)", "policies look into another index"),
+            Mutant("if len(given) != num_tiers:", "if False:", "rules for tiers that are not there"),
+            Mutant("[given] * num_tiers", "[given]", "one tier has rules"),
+            Mutant('if admission == "worth_reloading":', "if False:", "an error that speaks of the command line"),
         ),
     ),
     Group(

@@ -259,3 +259,23 @@ def test_a_report_takes_up_what_waited_for_its_block():
     put(placement, "a")
 
     assert tiers(placement, "ab") == [0, 1]
+
+
+# The order of orders
+
+
+def test_room_for_a_copy_is_made_before_the_copy():
+    placement = make(2, 1)
+    put(placement, "x", dst=1)
+    put(placement, "a")
+
+    assert show(placement.plan_copy_down(keys("a"))) == ["x:1>-", "a:0=1"]
+
+
+def test_copies_reach_the_last_tier_with_their_tail_older_than_their_head():
+    placement = make(2, 2)
+    put(placement, "ab")
+
+    carry_out(placement, placement.plan_copy_down())
+
+    assert order(placement, 1) == ["ab", "a"]
