@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib import formats_report, integrity_report, torture_report, trace_tables
+from lib import formats_report, integrity_report, policies_report, torture_report, trace_tables
 from lib.bandwidth_markdown import markdown
 from lib.result_tables import layerwise_table, meeting_table, scale_table
 
@@ -70,8 +70,14 @@ def parts() -> dict[str, dict[str, str]]:
         },
         "docs/formats.md": {"formats": formats_report.markdown(formats)},
         "docs/traces.md": {"traces": trace_tables.markdown(json.loads((RESULTS / "traces.json").read_text()))},
+        "docs/policies.md": policies_parts(RESULTS / "policies.json"),
         "docs/reliability.md": torture_parts(RESULTS / "torture.json"),
     }
+
+
+def policies_parts(report: Path) -> dict[str, str]:
+    """The parts of docs/policies.md; none as long as nobody has kept a report."""
+    return policies_report.markdown(json.loads(report.read_text())) if report.exists() else {}
 
 
 def torture_parts(report: Path) -> dict[str, str]:
