@@ -17,6 +17,7 @@ from lib import (
     economics_verdicts,
     formats_report,
     integrity_report,
+    policies_report,
     torture_report,
     trace_tables,
 )
@@ -83,6 +84,7 @@ def parts() -> dict[str, dict[str, str]]:
         "docs/economics.md": economics_parts(),
         "docs/formats.md": {"formats": formats_report.markdown(formats)},
         "docs/traces.md": {"traces": trace_tables.markdown(json.loads((RESULTS / "traces.json").read_text()))},
+        "docs/policies.md": policies_parts(RESULTS / "policies.json"),
         "docs/reliability.md": torture_parts(RESULTS / "torture.json"),
     }
 
@@ -98,6 +100,11 @@ def economics_parts() -> dict[str, str]:
     """Every table of docs/economics.md."""
     report = json.loads((RESULTS / "economics.json").read_text())
     return {**economics_verdicts.parts(report), **economics_report.parts(report)}
+
+
+def policies_parts(report: Path) -> dict[str, str]:
+    """The parts of docs/policies.md; none as long as nobody has kept a report."""
+    return policies_report.markdown(json.loads(report.read_text())) if report.exists() else {}
 
 
 def torture_parts(report: Path) -> dict[str, str]:

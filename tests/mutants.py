@@ -3116,9 +3116,6 @@ GROUPS: tuple[Group, ...] = (
             Mutant('tier.admission == "all"', "False", "the optimum lets everything in"),
             Mutant("if self._recompute_s is None else", "if True else", "no policy knows what computing takes"),
             Mutant("load_s=self._load_s.get(tier.name)", "load_s=None", "no admission knows what loading takes"),
-            Mutant(
-                "if self.settings.whole_requests:\n        return trace", "if True:\n        return trace", "prompts"
-            ),
             Mutant("if settings.whole_requests:", "if True:", "references are never replayed one by one"),
             Mutant("blocks=[block], input_tokens=1", "blocks=[block]", "each reference has all tokens"),
         ),

@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -28,7 +28,9 @@ from kvtier.errors import ConfigError, KVTierError
 from kvtier.sim.sweep import Job, measure
 
 Result = tuple[int, dict[str, Any]]
-"""A job's place among those given, and what ``measure`` says of it."""
+"""A job's place among those given, and what was found."""
+
+Act = Callable[[Job], dict[str, Any]]
 
 
 def usable_cores() -> int:
@@ -36,12 +38,13 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def results(jobs: Sequence[Job], processes: int) -> Iterator[Result]:
+def results(jobs: Sequence[Job], processes: int, act: Act = measure) -> Iterator[Result]:
     """Carry out jobs; yields each as it is done, in any order.
 
     Args:
         jobs: What to replay.
         processes: How many at a time; 1 stays in this process.
+        act: What is done for each; can be carried to another process.
 
     Raises:
         ConfigError: A job's trace or settings cannot be; named by its policy and capacity.
@@ -50,14 +53,14 @@ def results(jobs: Sequence[Job], processes: int) -> Iterator[Result]:
     if processes == 1:
         for number, job in enumerate(jobs):
             try:
-                yield number, measure(job)
+                yield number, act(job)
             except ConfigError as exc:
                 raise _whose(job, exc) from exc
         return
     with _pool(min(processes, max(1, len(jobs)))) as pool:
         numbers: dict[Future[dict[str, Any]], int] = {}
         for number, job in enumerate(jobs):
-            numbers[pool.submit(measure, job)] = number
+            numbers[pool.submit(act, job)] = number
         for done in as_completed(numbers):
             number = numbers[done]
             try:
@@ -71,10 +74,12 @@ def results(jobs: Sequence[Job], processes: int) -> Iterator[Result]:
                 ) from exc
 
 
-def in_order(jobs: Sequence[Job], processes: int, done: Any = lambda: None) -> list[dict[str, Any]]:
+def in_order(
+    jobs: Sequence[Job], processes: int, done: Callable[[], None] = lambda: None, act: Act = measure
+) -> list[dict[str, Any]]:
     """The same as a list in the order of the jobs; ``done`` is called after each."""
     found: list[dict[str, Any]] = [{} for _ in jobs]
-    for number, result in results(jobs, processes):
+    for number, result in results(jobs, processes, act):
         found[number] = result
         done()
     return found
