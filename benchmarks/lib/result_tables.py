@@ -72,9 +72,9 @@ def heading(report: dict[str, Any]) -> str:
 def replay_table(report: dict[str, Any]) -> str:
     """How fast traces are replayed."""
     about = report["conditions"]
+    software = f"Python {about['python']}, libCacheSim {about['libcachesim']}"
     lines = [
-        f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, libCacheSim {about['libcachesim']}; "
-        f"{about['date_utc'][:10]}; medians of {about['runs']} interleaved runs, of the agentic trace one.",
+        f"{about['cpu']}, {about['cores']} cores, {software}; {about['date_utc'][:10]}.",
         "",
         "| trace | what | policy | blocks | s | references/s | libCacheSim, references/s | of that | peak, MiB |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
