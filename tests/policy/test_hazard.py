@@ -50,9 +50,9 @@ def test_the_new_blocks_of_a_prompt_are_a_run():
 def test_a_prompt_that_turns_off_splits_a_run():
     policy = Hazard()
     ask(policy, *range(1, 10))
-    ask(policy, 1, 2, 3, 4, 20)
+    ask(policy, 1, 2, 3, 4, *range(20, 30))
 
-    assert runs_of(policy) == [([1, 2, 3, 4], 4, 2), ([5, 6, 7, 8, 9], 5, 1), ([20], 1, 1)]
+    assert runs_of(policy) == [([1, 2, 3, 4], 4, 2), ([5, 6, 7, 8, 9], 5, 1), ([*range(20, 30)], 10, 1)]
 
 
 def test_a_prompt_that_ends_inside_a_run_splits_it():
@@ -233,6 +233,15 @@ def test_at_first_the_rate_falls_as_the_age_grows():
     rates = Hazard()._rates
 
     assert [rates.rate(0, waited) for waited in (0, 1, 2, 3, 4, 8)] == [1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 8, 1 / 16]
+
+
+def test_what_is_not_known_of_a_kind_is_taken_from_all():
+    rates = Hazard()._rates
+    for _ in range(100):
+        rates.note_wait(2, 0)
+        rates.note_use(2, 1)
+
+    assert rates.rate(0, 1) == pytest.approx(101 / 102)
 
 
 def test_a_rate_is_uses_over_requests_waited():
