@@ -16,7 +16,7 @@ from kvtier.commands.durations import duration_s
 from kvtier.commands.output import add_json, say, table, write_json
 from kvtier.commands.sizes import at_least_one
 from kvtier.econ.profile_json import to_json
-from kvtier.errors import ConfigError
+from kvtier.errors import ConfigError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from kvtier.calibrate.run import Calibration
@@ -110,7 +110,10 @@ def _calibrated(args: argparse.Namespace, settings: Settings, hardware: Hardware
 
     source = ModelSource(directory=args.model, dtype=args.dtype, device=args.on)
     _progress(_TINY if args.model is None else f"loading {source.label}")
-    subject = Subject.load(source, block_tokens=args.block_tokens, chunk_tokens=args.chunk_tokens)
+    try:
+        subject = Subject.load(source, block_tokens=args.block_tokens, chunk_tokens=args.chunk_tokens)
+    except UnsupportedModelError as exc:
+        raise ConfigError(f"--model: {exc}") from exc
     priced = price_machine(
         hardware,
         gpu=subject.gpu,

@@ -234,6 +234,18 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(said, monkeypatch
     assert left_behind(tmp_path) == [tmp_path / "a-file"]
 
 
+def test_a_model_that_no_store_can_keep_is_refused(said, tmp_path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"num_hidden_layers": 1, "hidden_size": 16, "vocab_size": 32, "state_size": 4}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **sizes)).save_pretrained(tmp_path / "mamba")
+
+    status, _, err = said(*FAST, "--model", tmp_path / "mamba", "--directory", tmp_path)
+
+    assert status == 2
+    assert "kvtier: --model: " in err
+
+
 def test_a_cache_that_cannot_be_made_is_named(said, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("KVTIER_CACHE", str(tmp_path / "file" / "cache"))

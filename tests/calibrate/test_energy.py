@@ -28,11 +28,14 @@ def test_power_is_the_energy_of_all_packages_over_the_time(zones):
 
 
 def test_a_counter_that_wraps_goes_on(zones):
-    (zones / "intel-rapl:1" / "energy_uj").write_text("999000000")
+    (zones / "intel-rapl:1" / "max_energy_range_uj").write_text("999")
+    (zones / "intel-rapl:1" / "energy_uj").write_text("998")
     now = iter([0.0, 1.0])
     meter = PackageEnergy(zones, lambda: next(now))
 
-    assert meter.during(lambda: (zones / "intel-rapl:1" / "energy_uj").write_text("4000000")) == pytest.approx(5.0)
+    watts = meter.during(lambda: (zones / "intel-rapl:1" / "energy_uj").write_text("4"))
+
+    assert watts == pytest.approx(6e-6)  # 999, 0, 1, 2, 3, 4
 
 
 def test_a_machine_without_counters_says_so(tmp_path):

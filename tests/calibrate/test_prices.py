@@ -69,3 +69,23 @@ def test_a_medium_that_was_named_keeps_its_label_and_the_other_its_default():
 def test_a_medium_that_cannot_be_is_refused(media, says):
     with pytest.raises(ConfigError, match=says):
         priced(media=media)
+
+
+def test_a_file_of_ones_own_replaces_the_rent_of_a_core(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        "[processor.cpu-rented]\n"
+        'usd_per_core_hour = {value = 1.5, unit = "USD/h", source = "me", date = "2026-11", kind = "given"}\n'
+    )
+
+    found = price_machine(
+        load_hardware(path), gpu=None, gpu_bytes=0, cores=2, machine_usd_per_hour=None, media=None
+    ).machine
+
+    assert found.value == 3.0
+    assert found.source == "me; 2 cores of that; assumed of this machine"
+
+
+def test_an_unknown_processor_is_refused():
+    with pytest.raises(ConfigError, match="unknown processor 'cpu-rentd'; did you mean cpu-rented"):
+        load_hardware().processor("cpu-rentd")
