@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "import": "kvtier.commands.import_",
     "inspect": "kvtier.commands.inspect",
     "oracle": "kvtier.commands.oracle",
+    "report": "kvtier.commands.report",
     "simulate": "kvtier.commands.simulate",
     "sweep": "kvtier.commands.sweep",
     "trace": "kvtier.commands.trace",
