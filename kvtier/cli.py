@@ -5,8 +5,8 @@
                   2  the command line has one
 
 A command's module has ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args) -> status``, and
-imports torch and the store inside ``run``, so that help comes at once. Every command takes ``--json``
-(``kvtier.commands.output``).
+imports torch and the store inside ``run``, so that help comes at once. ``args.words`` is the command line as
+it was given. Every command takes ``--json`` (``kvtier.commands.output``).
 """
 
 from __future__ import annotations
@@ -23,14 +23,19 @@ from kvtier.errors import ConfigError, KVTierError
 
 #: Where each command is.
 COMMANDS: dict[str, str] = {
+    "bill": "kvtier.commands.bill",
+    "calibrate": "kvtier.commands.calibrate",
     "check": "kvtier.commands.check",
     "compact": "kvtier.commands.compact",
+    "context": "kvtier.commands.context",
     "cost": "kvtier.commands.cost",
     "export": "kvtier.commands.export",
     "import": "kvtier.commands.import_",
     "inspect": "kvtier.commands.inspect",
     "oracle": "kvtier.commands.oracle",
+    "report": "kvtier.commands.report",
     "simulate": "kvtier.commands.simulate",
+    "sweep": "kvtier.commands.sweep",
     "trace": "kvtier.commands.trace",
 }
 
@@ -47,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     try:
         args = _parser(words).parse_args(words)
+        args.words = words
         status: int = args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:

@@ -132,9 +132,10 @@ class Placement:
         new: list[Move] = []
         before = [label.parent for label in chain.labels[:1]]  # of a chain that starts mid-prompt
         with Sweep(self._books, [*before, *chain.keys, *hold], may_sink=True, demote=demote) as sweep:
+            quiet = self._intake.is_quiet
             for key, label in zip(chain.keys, chain.labels, strict=True):
                 node = self.index.get(key)
-                if node is None and self._intake.claim(key, label):
+                if node is None and not quiet and self._intake.claim(key, label):
                     continue
                 if node is None:
                     if not self._books.parent_alive(label) or not sweep.reserve(dst):
@@ -234,7 +235,9 @@ class Placement:
                         self._intake.adopt(key)
                     if src is not None and dst < src:
                         self._drop_below(node, src)
-            if not (quiet and node.tiers and not node.doomed):
+            if quiet and not node.doomed and (node.tiers or node.dead):
+                self.index.sweep_out(node)  # nothing else can follow
+            else:
                 follow += self._end(node)
         for tier, victims in sunk.items():  # they come worst first, not head first
             self._insert(tier, reversed(victims))

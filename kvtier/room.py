@@ -72,7 +72,7 @@ class Sweep:
             victims = self._victims[tier] = self._stack.enter_context(closing(self._leavers(tier)))
         victim = next(victims, None)
         if victim is not None:
-            self._send_off(books.index[victim], tier)
+            self._send_off(books.index.nodes[victim], tier)  # awake, since it was asked about
         elif (order := books.drop_stranger(tier)) is not None:
             self._drops[tier].append(order)
         else:
@@ -100,7 +100,8 @@ class Sweep:
                 yield from victims
 
     def _may_leave(self, tier: int, protected: set[BlockHash], key: BlockHash) -> bool | None:
-        node = self._books.index[key]
+        index = self._books.index
+        node = index.nodes.get(key) or index[key]
         if node.leases or node.moves or (key in protected and not self._may_sink):
             return False
         if self._lies_near(node, tier) or self._would_sink(key, tier) or node.tiers & ~(1 << tier):
@@ -121,6 +122,8 @@ class Sweep:
 
         In this order, or somebody would have to leave for a block that does not come.
         """
+        if tier + 1 == len(self._sinks):
+            return False
         self._sinks[tier] = self._demote and self._is_worth(key, tier + 1) and self._room_below(tier)
         return self._sinks[tier]
 

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from kvtier.answers import Flushed, Hit, Stored
 from kvtier.core import Core
+from kvtier.econ.profile import Profile
 from kvtier.errors import SpecMismatchError, TierClosedError, TierError
 from kvtier.hashing import BlockHash, Chain, Namespace, name_chain
 from kvtier.leases import name_leaked, release_lapsed
@@ -263,10 +264,10 @@ class TieredStore:
             # Once there, they are put in order with the blocks of their prompt that were there before.
             self._mover.submit(moves, partial(self._core.placement.arrange, keys) if moves else None)
 
-    def load_costs(self) -> LoadCosts:
-        """What reading from each tier takes, learnt from the reads so far, and what is queued there."""
+    def load_costs(self, profile: Profile | None = None) -> LoadCosts:
+        """What reading from each tier takes, learnt from a profile and the reads so far, and what is queued there."""
         with self._core.lock:
-            return self._core.loads.costs()
+            return self._core.loads.costs(profile)
 
     def prefetch(self, tokens: Tokens) -> Transfer:
         """Start bringing a prompt's leading blocks up to the fastest tier."""

@@ -119,6 +119,252 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/context/messages.py",
+        tests=("tests/context/test_messages.py", "tests/context/test_policies.py"),
+        mutants=(
+            Mutant('{"system", "developer", "tools"}', '{"system", "developer"}', "tools are dropped"),
+            Mutant("isinstance(self.tokens, bool) or self", "self", "True passes for a token"),
+            Mutant("self.tokens < 0", "self.tokens < -1", "a negative message"),
+            Mutant(
+                "range(self.num_head + 1, len(self.messages))",
+                "range(self.num_head + 1, len(self.messages) + 1)",
+                "the request is dropped",
+            ),
+            Mutant("self.messages[number - 1].tokens", "self.messages[number].tokens", "lengths of other cuts"),
+            Mutant("number not in joined and ", "", "a result without its call"),
+            Mutant("if length <= limit_tokens)", "if length < limit_tokens)", "what just fits is dropped"),
+            Mutant(
+                "limit_tokens), self.last)", "limit_tokens), self.num_head)", "a chat that cannot fit is sent whole"
+            ),
+            Mutant("return self.messages[: self.num_head] + ", "return ", "the head is dropped"),
+            Mutant("range(made[call] + 1, number + 1)", "range(made[call] + 1, number)", "a cut right before a result"),
+            Mutant("range(made[call] + 1, number + 1)", "range(made[call], number + 1)", "no cut before a call"),
+            Mutant("if call not in made:", "if False:", "an orphaned result is a KeyError"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/ledger.py",
+        tests=("tests/context/test_ledger.py",),
+        mutants=(
+            Mutant("if not ttl_s > 0:", "if ttl_s < 0:", "a lifetime of nothing"),
+            Mutant("if now_s >= self._sweep_s:", "if False:", "grows for ever"),
+            Mutant("child.expires_s <= now_s", "child.expires_s < now_s", "alive at its last moment"),
+            Mutant("self.ttl_s if ttl_s is None else ttl_s", "self.ttl_s", "an hour is five minutes"),
+            Mutant("max(node.expires_s, expires_s)", "expires_s", "a short lifetime cuts a long one"),
+            Mutant("max(node.expires_s, expires_s)", "node.expires_s or expires_s", "reads refresh nothing"),
+            Mutant("tokens + message.tokens", "message.tokens", "the last message alone"),
+            Mutant("if child.expires_s > now_s}", "if child.expires_s > now_s + 5}", "forgets what lives"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/prices.py",
+        tests=("tests/context/test_policies.py", "tests/context/test_formulas.py"),
+        mutants=(
+            Mutant("price >= 0)", "price >= -1)", "a negative price"),
+            Mutant("math.isfinite(price) and ", "", "an infinite price"),
+            Mutant("self.read > self.write", "self.read > 2 * self.write", "a read dearer than a write"),
+            Mutant("self.write * (tokens - live_tokens)", "self.write * tokens", "what is read is paid twice"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/base.py",
+        tests=("tests/context/test_policies.py",),
+        mutants=(
+            Mutant("isinstance(limit, bool) or ", "", "True passes for a limit"),
+            Mutant("if low_tokens > high_tokens:", "if False:", "limits the wrong way round"),
+            Mutant("if chat.head_tokens > self.high_tokens:", "if False:", "a head over the limit"),
+            Mutant(
+                "if self._last.first is None:",
+                "if False:",
+                "a chat that was not cut is cut where its first message goes",
+            ),
+            Mutant("chat.messages[cut].key == key]", "cut == place]", "a deletion moves the cut"),
+            Mutant(
+                "min(same, key=lambda cut: abs(cut - place), default=None)",
+                "min(same, default=None)",
+                "an equal message further up",
+            ),
+            Mutant("if cut > chat.num_head else None)", "if cut >= chat.num_head else None)", "uncut is taken for cut"),
+            Mutant("live_tokens=min(live(messages), tokens)", "live_tokens=live(messages)", "more live than sent"),
+            Mutant(
+                'reason="whole" if cut == chat.num_head else reason', "reason=reason", "a whole chat is said to be cut"
+            ),
+            Mutant("max(0, tokens - high_tokens)", "0", "too long, and nobody says so"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/limits.py",
+        tests=("tests/context/test_policies.py",),
+        mutants=(
+            Mutant(
+                "cut = chat.within(self.high_tokens)",
+                "cut = chat.within(self.high_tokens - 1)",
+                "a window one token short",
+            ),
+            Mutant("cut = chat.num_head if last is None else last", "cut = chat.num_head", "the memory is not used"),
+            Mutant(
+                "if chat.lengths[cut] > self.high_tokens:",
+                "if chat.lengths[cut] >= self.high_tokens:",
+                "cut at the limit, not above",
+            ),
+            Mutant(
+                'chat.within(self.low_tokens), live, "trimmed"',
+                'chat.within(self.high_tokens), live, "trimmed"',
+                "hysteresis slides",
+            ),
+            Mutant(
+                "max(cut, chat.within(self.low_tokens))", "chat.within(self.low_tokens)", "an expired chat grows back"
+            ),
+            Mutant("<= chat.head_tokens:", "< chat.head_tokens:", "a live head hides that the rest expired"),
+            Mutant("if low != cut and ", "if ", "a short chat is said to have expired"),
+            Mutant("max(0, -(-(total", "max(1, -(-(total", "a short chat loses a chunk"),
+            Mutant(
+                "-(-(total - self.high_tokens) // self.chunk_tokens)",
+                "(total - self.high_tokens) // self.chunk_tokens",
+                "a chunk too few",
+            ),
+            Mutant(
+                "cut = chat.within(total - chunks * self.chunk_tokens)",
+                "cut = chat.within(self.high_tokens)",
+                "a chunked drop slides",
+            ),
+            Mutant("or isinstance(chunk_tokens, bool) or not", "or not", "True passes for a chunk"),
+            Mutant("1 <= chunk_tokens < high_tokens", "0 <= chunk_tokens < high_tokens", "a chunk of nothing"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/lasting.py",
+        tests=("tests/context/test_policies.py", "tests/context/test_context_properties.py"),
+        mutants=(
+            Mutant(
+                "key=lambda cut: (found[cut], -cut))",
+                "key=lambda cut: (found[cut], cut))",
+                "of equals the one that keeps less",
+            ),
+            Mutant(
+                "key=lambda cut: (found[cut], -cut))",
+                "key=lambda cut: -cut)",
+                "the longest context, not the longest live",
+            ),
+            Mutant("<= self.high_tokens else low", "< 0 else low", "a chat that fits is cut because nothing is live"),
+            Mutant(
+                "if cut == last or chat.lengths[cut] - found[cut] <= again",
+                "",
+                "goes by how messages begin, and slides",
+            ),
+            Mutant("if cut == last or chat.lengths", "if chat.lengths", "a long turn moves a cut that fits"),
+            Mutant("found.get(low, chat.head_tokens)", "0", "a fresh start is thought to compute the head"),
+            Mutant("if length <= self.high_tokens and", "if", "a live cut that does not fit"),
+            Mutant("and (cut <= low or cut == last)", "", "a repeated message costs the chat"),
+            Mutant(" or cut == last", "", "a step back makes the last cut cold"),
+            Mutant("if tokens > chat.head_tokens:", "if tokens >= chat.head_tokens:", "a head alone makes a cut live"),
+            Mutant(
+                '"kept" if cut == self._remembered(chat)',
+                '"kept" if cut != self._remembered(chat)',
+                "recovered is kept",
+            ),
+            Mutant("        if cut == last:\n", "        if False:\n", "a cut that is kept is said to have expired"),
+            Mutant(
+                "last is not None and chat.lengths[last] <=",
+                "last is not None and chat.lengths[last] >",
+                "trimmed is expired",
+            ),
+            Mutant(
+                "self.prices.of(chat.lengths[cut], known[cut]), cut)",
+                "self.prices.of(chat.lengths[cut], known[cut]), -cut)",
+                "of equals the one that keeps less",
+            ),
+            Mutant(
+                "self.prices.of(chat.lengths[cut], known[cut]), cut)",
+                "-known[cut], cut)",
+                "the longest live, not the cheapest",
+            ),
+            Mutant(
+                "known = {fallback: live(chat.from_cut(fallback)), **found}",
+                "known = {fallback: live(chat.from_cut(fallback))}",
+                "no live cut is a choice",
+            ),
+            Mutant('"cheaper" if found else', '"trimmed" if found else', "why it starts again is not said"),
+            Mutant("if known[cut] > chat.head_tokens:", "if False:", "a kept cut is called a fresh start"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/choice.py",
+        tests=("tests/context/test_policies.py",),
+        mutants=(
+            Mutant(
+                "    Bounded(high_tokens, low_tokens)",
+                "    pass",
+                "limits the wrong way round pass where one is not used",
+            ),
+            Mutant("max(1, high_tokens - low_tokens)", "low_tokens", "chunks of another size"),
+            Mutant('"longest": partial(LongestLive', '"longest": partial(Hysteresis', "a name for another policy"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/formulas.py",
+        tests=("tests/context/test_formulas.py",),
+        mutants=(
+            Mutant("prices.read * (tokens - new_tokens)", "prices.read * 0.9 * (tokens - new_tokens)", "append only"),
+            Mutant(
+                "prices.write * (high_tokens - head_tokens)", "prices.write * high_tokens", "sliding pays for its head"
+            ),
+            Mutant(
+                "* (low_tokens - head_tokens) * turn_tokens /",
+                "* low_tokens * turn_tokens /",
+                "a cut pays for its head",
+            ),
+            Mutant("prices.read * (low_tokens + high_tokens) / 2", "prices.read * high_tokens", "always full"),
+            Mutant(
+                "low_tokens=high_tokens - chunk_tokens",
+                "low_tokens=chunk_tokens",
+                "chunks",
+            ),
+            Mutant("math.sqrt(2 * again", "math.sqrt(again", "the best gap"),
+            Mutant("return min(widest, math.sqrt", "return max(0, math.sqrt", "a gap beyond the head"),
+            Mutant("if value <= prices.read:", "if value < 0:", "the root of a negative number"),
+            Mutant("prices.read * (tokens - low_tokens)", "prices.read * tokens", "payback"),
+            Mutant("if saved else math.inf", "if saved else 0.0", "a cut that never pays pays at once"),
+            Mutant("idle_share * (prices.write - prices.read)", "idle_share * prices.write", "idle"),
+            Mutant("if not 0 <= idle_share <= 1:", "if not 0 <= idle_share:", "a share above all"),
+            Mutant('and lower != "head_tokens")', "and False)", "a gap of nothing"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/chat.py",
+        tests=("tests/context/test_chat.py", "tests/context/test_formulas.py"),
+        mutants=(
+            Mutant("and number >= 0)", "and number >= -9)", "a negative setting"),
+            Mutant("for event in EVENTS)) > 1:", "for event in EVENTS)) > 2:", "rates above one"),
+            Mutant("and bool(turns)", "", "the first turn counts as cold"),
+            Mutant(
+                "[*kept.messages, request.reply] if caches_replies else kept.messages",
+                "[*kept.messages, request.reply]",
+                "every engine keeps its replies",
+            ),
+            Mutant("policy = make() if stateless else policy", "policy = policy", "nobody forgets"),
+            Mutant("for turn in turns) / tokens if", "for turn in turns) / len(turns) if", "hits by turn"),
+            Mutant(
+                "(draw := draw - getattr(self._settings, event)) < 0",
+                "draw < getattr(self._settings, event)",
+                "only the first rate counts",
+            ),
+            Mutant("self.path.pop()\n", "pass\n", "a regeneration after the reply"),
+            Mutant("time_s += user.gap_s() if number else 0.0", "time_s += user.gap_s()", "a chat that starts late"),
+            Mutant("if idle < settings.idle_share:", "if idle > settings.idle_share:", "idle the other way round"),
+            Mutant("- settings.gap_sigma**2 / 2", "", "lognormal gaps longer than asked for"),
+            Mutant("expovariate(1 / settings.gap_s)", "expovariate(settings.gap_s)", "gaps the other way round"),
+            Mutant("len(self.path) - 2 * depth", "len(self.path) - 4 * depth", "twice as far back"),
+            Mutant("del self.path[where : where + 2]", "del self.path[where : where + 1]", "half a turn is deleted"),
+            Mutant("self._left.append(list(self.path))", "pass", "branches cannot be returned to"),
+            Mutant(
+                "self.path, self._left[other] = self._left[other], self.path",
+                "self.path = self._left[other]",
+                "the branch left is lost",
+            ),
+        ),
+    ),
+    Group(
         file="kvtier/policy/lru.py",
         tests=(
             "tests/policy/test_lru.py",
@@ -169,11 +415,10 @@ GROUPS: tuple[Group, ...] = (
         mutants=(
             Mutant("            if evictable(key):", "            if evictable(key) or True:", "nobody is asked"),
             Mutant("del queue[key]", "pass", "a victim is still held"),
-            Mutant("num_refused += 1", "pass", "what was refused is asked about again"),
-            Mutant("queue, num_refused, num_refused", "queue, 0, num_refused", "what was refused is asked about again"),
+            Mutant("num_refused += 1", "num_refused += 2", "a block after a refused one is left out"),
             Mutant("num_asked += len(batch)", "num_refused += len(batch)", "a long sweep leaves blocks out"),
             Mutant("if key in queue:", "if True:", "a walk leaves out who comes after one that left"),
-            Mutant("num_left += 1", "pass", "a walk never gets beyond the first that stays"),
+            Mutant("num_left += 1", "num_left += 2", "a walk leaves out who comes after one that stays"),
             Mutant("num_given += len(batch)", "num_left += len(batch)", "a walk leaves names out"),
             Mutant(
                 "if not batch:\n            yield None", "if not batch:\n            return", "nobody may come later"
@@ -642,6 +887,62 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/policy/hazard.py",
+        tests=("tests/policy/test_hazard.py",),
+        mutants=(
+            Mutant(
+                "for run in reversed(self._walk(keys)):",
+                "for run in self._walk(keys):",
+                "a head is older than its tail",
+            ),
+            Mutant("for run in reversed(used):", "for run in used:", "arranged the wrong way round"),
+            Mutant("and run.since == self._now:", "and True:", "arranging moves what was not used"),
+            Mutant("run.uses += 1", "pass", "uses do not count"),
+            Mutant("if run.since == since:", "if True:", "one used since waits for two"),
+            Mutant(
+                "            self._wait(run, 0)\n            if", "            if", "waiting does not count after a use"
+            ),
+            Mutant("self._broken[run.names[run.num_held]] = run", "pass", "a cut run is not taken up again"),
+            Mutant("run.is_forgotten", "False", "what was forgotten comes back"),
+            Mutant("passed.append(run)", "pass", "what was asked about is lost"),
+            Mutant("for run in reversed(passed):", "for run in passed:", "refused runs change places"),
+            Mutant("self._file(run, front=True)", "self._file(run)", "refused runs are the youngest"),
+            Mutant("key not in refused and self._may_go", "self._may_go", "asks about one twice"),
+            Mutant(
+                "heapq.heapreplace(oldest, self._oldest(kind))",
+                "heapq.heappop(oldest)",
+                "one run of a kind and no more",
+            ),
+            Mutant("min(run.num_held, at), run.uses", "min(run.num_held, at), 1", "a split head loses its uses"),
+            Mutant("if run.num_held > at:", "if run.num_held >= at:", "a run of nothing stands in line"),
+            Mutant("self._num_waiting -= at", "pass", "books do not balance after a split"),
+            Mutant(
+                "for age in range(_age_class(self._now - run.since) + 1):", "for age in ():", "waited less than nothing"
+            ),
+            Mutant("self._runs[run.names[0]] = run\n        self._file", "self._file", "a tail cannot be found"),
+            Mutant(
+                "if key in refused:\n                return",
+                "if False:\n                return",
+                "asks about one twice",
+            ),
+            Mutant("while self._num_gone > self._max_names_gone:", "while False:", "remembers without end"),
+            Mutant("run.since = -1\n            if", "if", "what was forgotten comes back"),
+            Mutant("if self._num_waiting > 2 * len(self._held) + 1000:", "if False:", "grows with every removal"),
+            Mutant("and key not in seen]", "]", "one name stands in two runs"),
+            Mutant("min(self.uses, _NUM_KINDS) - 1", "0", "all are of one kind"),
+            Mutant("keys[end - 1] == self.names[-1]", "True", "a prompt that turns off uses the whole run"),
+            Mutant("1 + bisect_left(", "bisect_left(", "a run is split one block too early"),
+            Mutant("self._waited[kind][age] -= rest", "pass", "waits on after its use"),
+            Mutant("self._num_uses[kind][age] += 1", "pass", "nothing is learnt from uses"),
+            Mutant("self._all_uses[age] += 1", "pass", "nothing is learnt of ages"),
+            Mutant("self._waited[kind][age] += _WIDTHS[age]", "pass", "waiting costs nothing"),
+            Mutant("self._num_uses[: kind + 1]", "self._num_uses[kind : kind + 1]", "a head is rated below its tail"),
+            Mutant("[2, *(2**age", "[1, *(2**age", "the first class is one request short"),
+            Mutant("(2 if age else 1)", "1", "a class of ages is over when it begins"),
+            Mutant("self._begin(fresh)\n                fresh = []", "fresh = []", "what came between is lost"),
+        ),
+    ),
+    Group(
         file="kvtier/index.py",
         tests=(
             "tests/test_index.py",
@@ -768,7 +1069,7 @@ GROUPS: tuple[Group, ...] = (
                 "a late move hits the new block",
             ),
             Mutant(
-                "if node is None and self._intake.claim(key, label):",
+                "if node is None and not quiet and self._intake.claim(key, label):",
                 "if False:",
                 "what another process stored is stored again",
             ),
@@ -825,13 +1126,11 @@ GROUPS: tuple[Group, ...] = (
             Mutant("reversed(victims)", "victims", "who left last is the oldest below"),
             Mutant("self.index.nodes, self._intake.is_quiet", "self.index.nodes, True", "what others do is overlooked"),
             Mutant(
-                "if not (quiet and node.tiers and not node.doomed):",
-                "if not (quiet and node.tiers):",
+                "if quiet and not node.doomed and (node.tiers or node.dead):",
+                "if quiet and (node.tiers or node.dead):",
                 "a damaged copy stays",
             ),
-            Mutant(
-                "if not (quiet and node.tiers and not node.doomed):", "if not quiet:", "the dead are never swept out"
-            ),
+            Mutant("self.index.sweep_out(node)  # n", "pass  # n", "the dead are never swept out"),
             Mutant("policy.arrange(keys)", "pass", "a prompt's tail is younger than its head"),
             Mutant("rules.admission.touch(keys)", "pass", "an admission knows no prompt"),
             Mutant(
@@ -1366,7 +1665,23 @@ GROUPS: tuple[Group, ...] = (
             Mutant("_FORGET ** (self._num_seen - number)", "_FORGET ** number", "the oldest count most"),
             Mutant("setdefault(size, deque", "setdefault(0, deque", "short passes wash out long ones"),
             Mutant("_RIDGE * (np.arange(len(aim)) > 0)", "0.0", "nothing tells terms apart that one observation has"),
-            Mutant("max(1.0, self._beside)", "self._beside", "faster in company"),
+            Mutant(
+                "Cost(self._weights, max(1.0, self._beside)", "Cost(self._weights, self._beside", "faster in company"
+            ),
+            Mutant("beside=max(1.0, self._beside)", "beside=1.0", "a profile holds beside the other side too"),
+            Mutant(
+                "if self.profiled is None or self._observed(terms[0]) else", "if True else", "a profile is not asked"
+            ),
+            Mutant(
+                "if self.profiled is None or self._observed(terms[0]) else",
+                "if self.profiled is None else",
+                "a profile is never disproved",
+            ),
+            Mutant("self.profiled.covers(first_term))", "False)", "beyond what was seen nothing is known"),
+            Mutant("num_seen=max(_ENOUGH, cost.num_seen)", "num_seen=cost.num_seen", "a short profile says nothing"),
+            Mutant("tier.latency_s.value), 1.0, _ENOUGH", "0.0), 1.0, _ENOUGH", "requests cost nothing"),
+            Mutant("prefill_terms(0, point.tokens), profile", "(point.tokens, 0, 0), profile", "attention is free"),
+            Mutant("if name in known else said", "if False else said", "a profile replaces what was seen"),
             Mutant("known = self.cost() if beside else None", "known = None", "work beside the other counts as alone"),
             Mutant("first_term <= _REACH * self.largest", "True", "predicts any size from the smallest"),
             Mutant("self.num_seen >= _ENOUGH and ", "", "one observation is enough"),
@@ -2696,6 +3011,72 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/econ/billing/meter.py",
+        tests=("tests/econ/test_billing_rules.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("self._until[call.ids] >= call.time_s", "self._until[call.ids] > call.time_s", "a second less"),
+            Mutant(" & (self._usable[call.ids] <= call.time_s)", "", "calls in parallel hit"),
+            Mutant("<= call.time_s)", "< call.time_s)", "an answer that has begun is not there"),
+            Mutant(
+                'if self._rules.entries == "marks":\n            looked',
+                "if False:\n            looked",
+                "no look-back",
+            ),
+            Mutant("mark.position + 1 - back, 0)", "mark.position - back, 0)", "a look-back of 21"),
+            Mutant("self._rules.look_back if call.in_content_blocks else None", "self._rules.look_back", "of blocks"),
+            Mutant("int(found[-1])", "int(found[0])", "the shortest match wins"),
+            Mutant("tokens - tokens % self._rules.unit_tokens", "tokens", "hits of half a step"),
+            Mutant("if tokens >= self._rules.minimum_tokens else", "if tokens else", "no minimum"),
+            Mutant("if tokens >= self", "if tokens > self", "a minimum one too high"),
+            Mutant("if self._random.random() >= self._hit_probability:", "if False:", "every call finds its machine"),
+            Mutant("hit_probability if rules.routed else 1.0", "hit_probability", "a disk is missed by routing"),
+            Mutant("if kept != sorted(kept, reverse=True):", "if False:", "an hour after five minutes"),
+            Mutant("len(said) > self._rules.max_marks", "len(said) > 1 + self._rules.max_marks", "five marks"),
+            Mutant("(Mark(len(call.ids) - 1),) if call.marks is None", "() if call.marks is None", "no automatic mode"),
+            Mutant("if self._units(int(call.ends[mark.position]))]", "]", "a mark too early is paid for"),
+            Mutant("                done = end\n", "", "tokens are paid for at each mark"),
+            Mutant("done = read\n", "done = 0\n", "what was read is written too"),
+            Mutant("now + self._kept_s[used]", "now", "a use refreshes nothing"),
+            Mutant("ids[: hit + 1]", "ids[hit : hit + 1]", "a long entry outlives its head"),
+            Mutant("        used = used[self._until[used] >= now]\n", "        pass\n", "an expired entry comes back"),
+            Mutant("(shared - 1, len(ids) - 1)", "(len(ids) - 1,)", "a common prefix is not seen"),
+            Mutant("(shared - 1, len(ids) - 1)", "(shared - 1,)", "the end of a request is no unit"),
+            Mutant("            self._seen_s[ids] = now\n", "", "what was sent is not seen"),
+            Mutant("if call.reply is not None and self._rules.stores_output:", "if False:", "answers are not stored"),
+            Mutant("fresh = ids[until < call.time_s]", "fresh = ids", "parallel calls delay what they share"),
+            Mutant("self._first_token_s if call.first_token_s is None else", "self._first_token_s or", "its own time"),
+            Mutant("made = not self._until[entry[0]] >= call.time_s", "made = True", "an entry is made at each call"),
+            Mutant("position = marks[0].position", "position = marks[-1].position", "the last mark, which moves"),
+            Mutant("self._rules.lifetime_s / 3600", "self._rules.lifetime_s / 60", "stored by the minute"),
+            Mutant("call._replace(first_token_s=0.0)", "call", "others wait for an entry made before"),
+            Mutant("if not 0 <= hit_probability <= 1:", "if not hit_probability <= 1:", "a probability below zero"),
+            Mutant("if not first_token_s >= 0:", "if False:", "an answer before its question"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/bills.py",
+        tests=("tests/econ/test_billing_rules.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("call.input_tokens > prices.long", "call.input_tokens >= prices.long", "long at 200,000"),
+            Mutant("factor * usage.read", "usage.read", "reads of a long prompt at half price"),
+            Mutant("tariff.lifetimes[name].write", "tariff.lifetimes[tariff.plan].write", "one price for both"),
+            Mutant("if call.purpose == CALL else 0.0", "", "pings are dear without a cache"),
+            Mutant("if charge.purpose == CALL:", "if True:", "pings count as traffic"),
+            Mutant(
+                "self.read_usd + self.written_usd + self.uncached_usd + self.storage_usd\n\n    @property\n"
+                "    def share",
+                "self.read_usd + self.written_usd + self.uncached_usd\n\n    @property\n    def share",
+                "a bill without storage",
+            ),
+            Mutant("call.output_tokens * (prices", "call.input_tokens * (prices", "answers by the prompt"),
+            Mutant("factor * plain_usd", "plain_usd", "a long prompt is cheap without a cache"),
+            Mutant("self.added_usd += charge.input_usd", "self.added_usd += charge.read_usd * 0", "pings for nothing"),
+            Mutant(
+                "hit_probability=hit_probability,\n        seed", "hit_probability=1.0,\n        seed", "no routing"
+            ),
+        ),
+    ),
+    Group(
         file="kvtier/commands/cost.py",
         tests=("tests/econ/test_cost_command.py",),
         mutants=(
@@ -2915,6 +3296,324 @@ GROUPS: tuple[Group, ...] = (
         tests=("tests/sim/test_trace_command.py",),
         mutants=(Mutant("beside.unlink(missing_ok=True)", "pass", "half a file is left"),),
     ),
+    Group(
+        file="kvtier/econ/billing/breakeven.py",
+        tests=("tests/econ/test_billing_tariffs.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("(write - 1) / (1 - read)", "(write - 1) / (write - read)", "k for h"),
+            Mutant("(write - 1) / (write - read)", "(write - 1) / (1 - read)", "h for k"),
+            Mutant("-math.log1p(-hit", "math.log1p(hit", "a rate that is too low"),
+            Mutant("(longer_write - read) / (write - read)) /", "longer_write / write) /", "reads forgotten"),
+            Mutant("(longer_write - write) / (write - read)", "(longer_write - write) / write", "an expiry's read"),
+            Mutant("write / read - 1 - _EPSILON", "write / read - _EPSILON", "a ping too many"),
+            Mutant("- 1 - _EPSILON", "- 1", "49 pings by rounding"),
+            Mutant("most_pings(write=write, read=read) + 1)", "most_pings(write=write, read=read))", "an hour less"),
+            Mutant("(input_usd_per_mtok - cached_usd_per_mtok)", "input_usd_per_mtok", "a reuse that costs nothing"),
+            Mutant("num_calls * (write - read) - write", "num_calls * (write - read)", "the call ahead is free"),
+            Mutant("0 <= read < 1 <= write", "0 <= read <= 1 <= write", "a division by zero"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/strategies.py",
+        tests=("tests/econ/test_billing_traffic.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("if newest[ping.conversation or 0] != number:", "if False:", "pings go on after the next call"),
+            Mutant("if sent + 1 < limit:", "if sent < limit:", "a ping too many"),
+            Mutant("due[0][0] < time_s", "due[0][0] <= time_s", "a ping with the call"),
+            Mutant("if marked and call.marks else", "if call.marks else", "an automatic cache is pinged in part"),
+            Mutant("call.marks[-1].position if marked", "call.marks[0].position if marked", "half is let go"),
+            Mutant("call.ends[position] >= minimum_tokens", "True", "what nobody stores is pinged"),
+            Mutant('    yield from until(float("inf"))\n', "", "no pings after the last call"),
+            Mutant("reversed(call.ids.tolist())", "call.ids.tolist()", "a session goes on where another began"),
+            Mutant("    if found is None and len(call.ids):", "    if len(call.ids):", "a trace's numbers are lost"),
+            Mutant("not sent.is_live(first, last)", "True", "a call ahead of what is there"),
+            Mutant("first.ends[last] >= minimum_tokens", "True", "a call ahead for nothing"),
+            Mutant("time_s=later_s, ", "", "the calls do not wait"),
+            Mutant("ready[0][0] < oldest_s", "ready", "out of order"),
+            Mutant(
+                "group[0].time_s + within_s <= call.time_s]", "group[0].time_s + within_s < call.time_s]", "waits on"
+            ),
+            Mutant("Mark(position, lifetime)", "Mark(position)", "five minutes before an hour"),
+            Mutant("min((_shared(first, other)", "max((_shared(first, other)", "what only some share"),
+            Mutant("marks=marks if marked else None", "marks=None", "the call ahead stores by chance"),
+            Mutant("if mark.position <= last)", "if True)", "marks beyond its end"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/marking.py",
+        tests=("tests/econ/test_billing_traffic.py",),
+        mutants=(
+            Mutant("for position in (shared - 1, last) if", "for position in (last,) if", "no second mark"),
+            Mutant("yield call if call.marks is not None else", "yield", "marks that were set are lost"),
+            Mutant("max(_GROWTH * have, minimum_tokens)", "max(have, minimum_tokens)", "made anew at every turn"),
+            Mutant("max(_GROWTH * have, minimum_tokens)", "_GROWTH * have", "made below the minimum"),
+            Mutant("            marked[call.ids[deepest]] = True\n", "", "made and forgotten"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/calls.py",
+        tests=("tests/econ/test_billing_traffic.py",),
+        mutants=(
+            Mutant(
+                "request.input_tokens // block_tokens", "-(-request.input_tokens // block_tokens)", "a partial block"
+            ),
+            Mutant("min(len(request.blocks), ", "max(0, ", "blocks that a trace does not have"),
+            Mutant("last_s <= request.time_s < math.inf", "request.time_s < math.inf", "time runs backwards"),
+            Mutant("< math.inf", "<= math.inf", "a call at no time"),
+            Mutant("request.input_tokens < 0 or ", "", "a prompt of fewer than no tokens"),
+            Mutant(" or request.output_tokens < 0", "", "an answer of fewer than no tokens"),
+            Mutant("in_content_blocks=False", "in_content_blocks=True", "look-back in blocks of a trace"),
+            Mutant("if block_tokens < 1:", "if block_tokens < 0:", "blocks of nothing"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/conversation.py",
+        tests=("tests/econ/test_billing_traffic.py",),
+        mutants=(
+            Mutant("(parent, name, tokens)", "(-1, name, tokens)", "a segment is the same after another prefix"),
+            Mutant("(parent, name, tokens)", "(parent, name, 0)", "lengths do not count"),
+            Mutant("if call.time_s < last_s:", "if False:", "time runs backwards"),
+            Mutant("enumerate(lines, start=1)", "enumerate(lines)", "the line before is blamed"),
+            Mutant("        last_s = call.time_s\n", "", "time may run backwards"),
+            Mutant("if order < rank:", "if False:", "a system prompt at the end"),
+            Mutant('return f"text {', 'return f"id {', "a text is the id of its digest's letters"),
+            Mutant("or value < 0:", "or False:", "fewer than no tokens"),
+            Mutant(
+                "isinstance(value, bool) or not isinstance(value, int)", "not isinstance(value, int)", "True is one"
+            ),
+            Mutant("not 0 <= value < math.inf", "not 0 <= value", "a call at no time"),
+            Mutant(" and said in lifetimes:", ":", "a lifetime that nobody offers"),
+            Mutant("marks=tuple(marks) or None", "marks=tuple(marks)", "nothing said is nothing marked"),
+            Mutant("and text is None:", ":", "an id and a text"),
+            Mutant("OverflowError, RecursionError) as exc:", "OverflowError) as exc:", "a bomb of brackets"),
+            Mutant("ValueError, OverflowError,", "ValueError,", "a number as long as a line"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/tariffs.py",
+        tests=("tests/econ/test_billing_tariffs.py", "tests/econ/test_billing_rules.py"),
+        mutants=(
+            Mutant("    if not named:", "    if False:", "figures without a source"),
+            Mutant('(table.get("title") and table.get("date"))', 'table.get("title")', "sources without a date"),
+            Mutant("or not value >= 0:", "or False:", "prices below zero"),
+            Mutant("or not value > 0:", "or value < 0:", "a lifetime of nothing"),
+            Mutant("    if name not in known:", "    if False:", "names that mean nothing"),
+            Mutant("writes.get(plan, prices.input_usd_per_mtok)", "prices.input_usd_per_mtok", "writes for nothing"),
+            Mutant('for name in ("minimum_tokens",) if name in model', "for name in ()", "one minimum for all"),
+            Mutant("if rules[other].entries == rules[plan].entries", "if True", "lifetimes of another cache"),
+            Mutant("if prices.input_usd_per_mtok == 0:", "if False:", "shares of nothing"),
+            Mutant("if self.made_apart and self.refreshed_on_use:", "if False:", "rent that nobody counts"),
+            Mutant("tariff.model == firsts[tariff.provider]", "True", "every model ever"),
+            Mutant("if not providers or tariff.provider in providers", "", "providers nobody asked for"),
+            Mutant("if self.entries not in ENTRIES:", "if False:", "entries that end nowhere"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/sweep.py",
+        tests=("tests/sim/test_sweep.py", "tests/sim/test_sweep_command.py"),
+        mutants=(
+            Mutant("{} if policy == OPTIMUM else dict", "dict", "a bound that a time to live pushes down"),
+            Mutant(
+                'best = {row["capacity_blocks"]: row["prefix_hits"]',
+                'best = {rows[0]["capacity_blocks"]: row["prefix_hits"]',
+                "shares of the optimum at another capacity",
+            ),
+            Mutant("/ most if most else None", "/ most if most is not None else None", "nothing divided by nothing"),
+            Mutant(
+                "if point[1] < lowest:", "if point[1] <= lowest:", "what costs more and is no sooner is on the front"
+            ),
+            Mutant("sorted(set(points))", "set(points)", "the front depends on the order of a set"),
+            Mutant("if names and 0 in sizes[names[0]]:", "if False:", "a host tier that nobody pays for"),
+            Mutant("                if size\n", "", "a tier of no blocks"),
+            Mutant("sorted(sizes, key=TIER_NAMES.index)", "list(sizes)", "tiers in the order of the command line"),
+            Mutant("            **options,\n", "", "written on eviction whatever was asked"),
+            Mutant(
+                "capacity_blocks=size, policy=policy)", "capacity_blocks=size)", "another policy than was asked for"
+            ),
+            Mutant("{max(1, round(size)) for", "{round(size) for", "a capacity of nothing"),
+            Mutant("np.geomspace(low, high, count)", "np.linspace(low, high, count)", "no small capacity is tried"),
+            Mutant("settings=Settings(tiers=[tier]), profile=profile)", "settings=Settings(tiers=[tier]))", "no costs"),
+            Mutant('rows[0]["recompute_ttft_mean_s"], ', 'rows[0]["ttft_mean_s"], ', "no cache is as soon as a cache"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/workers.py",
+        tests=("tests/sim/test_sweep.py",),
+        mutants=(
+            Mutant("found[number] = result", "found[-number] = result", "a row gets another's result"),
+            Mutant("        done()\n", "        pass\n", "no progress"),
+            Mutant("type(error)(f", "ConfigError(f", "an unreadable trace is another error than in one process"),
+            Mutant(
+                "except BrokenProcessPool as exc:",
+                "except ZeroDivisionError as exc:",
+                "a death that nobody understands",
+            ),
+            Mutant("        ours.close()  # what", "        pass  # what", "an interrupt waits for replays of minutes"),
+            Mutant("signal.signal(signal.SIGINT, signal.SIG_IGN)", "pass", "a traceback from each process"),
+            Mutant("    os._exit(1)\n", "    pass\n", "processes that outlive the sweep"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/html.py",
+        tests=("tests/sim/test_sweep_command.py",),
+        mutants=(
+            Mutant("Markup(html.escape(text))", "Markup(text)", "a trace's name becomes part of the page"),
+            Mutant("text if isinstance(text, Markup) else ", "", "markup is shown as text"),
+            Mutant('data-value="{cell.value!r}"', 'data-value="{cell.text}"', "numbers are sorted by what is shown"),
+            Mutant("{escaped(cell.text)}", "{cell.text}", "a number's text becomes part of the page"),
+            Mutant("<title>{escaped(title)}", "<title>{title}", "a title becomes part of the page"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/sweep.py",
+        tests=("tests/sim/test_sweep_command.py",),
+        mutants=(
+            Mutant('check_plot(args.html, "--html")', "pass", "work that ends without a report"),
+            Mutant('{"refresh": False} if args.no_refresh', "{} if args.no_refresh", "--no-refresh does nothing"),
+            Mutant(
+                '        "admission": args.admission,\n        **({"ttl_s"', '        **({"ttl_s"', "all are admitted"
+            ),
+            Mutant(
+                "or not listed or name in sizes:", "or not listed:", "of two sizes of a tier the first is forgotten"
+            ),
+            Mutant("found[: len(single)]", "found[-len(single) :]", "rows of other replays"),
+            Mutant("write=args.write))", 'write="on_eviction"))', "--write does nothing"),
+            Mutant("            profile.tier(name)\n", "            pass\n", "a tier without a price is found late"),
+            Mutant(
+                "{parse_capacity(part, block_bytes)", "{parse_capacity(part, None)", "bytes are refused with a model"
+            ),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/bands.py",
+        tests=("tests/calibrate/test_bands.py",),
+        mutants=(
+            Mutant("LEVEL = 0.9", "LEVEL = 0.98", "wider than said"),
+            Mutant("0, 2 / 2**count", "0, 1 / 2**count", "one side is forgotten"),
+            Mutant(">= LEVEL:", "> 0:", "bands that hold nothing"),
+            Mutant("ordered[-1 - edge]", "ordered[-1]", "one side is wider"),
+            Mutant("= sorted(samples), ", "= list(samples), ", "the first run is the lowest"),
+            Mutant("lo=band.lo, hi=band.hi", "", "a figure without its band"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/prefill.py",
+        tests=("tests/calibrate/test_prefill.py",),
+        mutants=(
+            Mutant("((1, *lengths))", "(lengths)", "the pass over one token is forgotten"),
+            Mutant(
+                "began + guess + runs * (sum(once.values()) + guess)", "began + guess", "rounds are not reckoned with"
+            ),
+            Mutant("if len(once) > 1 else", "if len(once) > 9 else", "a length that takes for ever is begun"),
+            Mutant("min(seconds, timed(tokens))", "seconds", "one pass that was held up ends the search"),
+            Mutant("max(mid, band.mid)", "band.mid", "a longer prompt takes less"),
+            Mutant("max(hi, band.hi)", "band.hi", "a band below its median"),
+            Mutant("max(lo, band.lo)", "band.lo", "a band wider than seen"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/tiers.py",
+        tests=("tests/calibrate/test_tiers.py",),
+        mutants=(
+            Mutant(
+                "    bench.prepare()\n    settle()\n    began = clock()\n",
+                "    began = clock()\n    bench.prepare()\n",
+                "preparing is timed",
+            ),
+            Mutant("    tier.delete(part.keys)\n", "", "a write of what is held does nothing"),
+            Mutant(
+                "    settle()\n    seconds = clock() - began",
+                "    seconds = clock() - began",
+                "the GPU is still at work",
+            ),
+            Mutant("if count < len(part):", "if count < 0:", "a lost block is fast"),
+            Mutant('("small", 1)', '("small", 2)', "two blocks for one"),
+            Mutant("max(0.0, s - moving_s)", "s", "bytes count twice"),
+            Mutant("moving_s = self.block_bytes", "moving_s = self.batch_bytes", "no latency at all"),
+            Mutant("self.batch_bytes / s / limit", "self.batch_bytes / s / max(limits)", "shares of another round"),
+            Mutant(
+                "self._share(self.write_s, self.raw_write)", "self._share(self.write_s, self.raw_read)", "another limit"
+            ),
+            Mutant("_open()\n        self._drop()", "_open()", "what opening reads ahead is warm"),
+            Mutant("> most:", "> 1e12:", "warm passes for cold"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/amplification.py",
+        tests=("tests/calibrate/test_amplification.py",),
+        mutants=(
+            Mutant("(last - first) / stored", "last / stored", "what was written before counts"),
+            Mutant("_SECTOR_BYTES = 512", "_SECTOR_BYTES = 4096", "eight times too much"),
+            Mutant("_SECTORS_WRITTEN = 6", "_SECTORS_WRITTEN = 4", "merged writes"),
+            Mutant("if ratios and max(ratios) > 0", "if ratios", "a counter that sees nothing says zero"),
+            Mutant("max(band.hi, device.mid)", "band.hi", "what the process cannot see is nowhere"),
+            Mutant('lines["write_bytes"]', 'lines["cancelled_write_bytes"]', "another line"),
+            Mutant('kind="assumed"', 'kind="measured"', "a guess passes for a measurement"),
+            Mutant("next(iter(bands))", "list(bands)[-1]", "everybody's writes"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/energy.py",
+        tests=("tests/calibrate/test_energy.py",),
+        mutants=(
+            Mutant('.startswith("package")', '.startswith("")', "cores count twice"),
+            Mutant("(new - old) % size", "new - old", "a counter that wraps gives energy back"),
+            Mutant("most + 1 for", "most for", "off by one at a wrap"),
+            Mutant("sum(used) * _MICRO / seconds", "sum(used) * _MICRO", "joules for watts"),
+            Mutant("if not zones:", "if False:", "no counters are no watts"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/prices.py",
+        tests=("tests/calibrate/test_prices.py",),
+        mutants=(
+            Mutant("if usd_per_hour is not None:", "if False:", "--machine-price is passed over"),
+            Mutant("core.value * cores", "core.value", "a machine of one core"),
+            Mutant("if name in words", "if name in gpu.lower()", "another GPU's price"),
+            Mutant("machine.value / gb", "machine.value", "each GB costs the machine"),
+            Mutant('kind="assumed"', 'kind="given"', "an assumption passes for a fact"),
+            Mutant("- set(named)", "", "what was named is assumed"),
+            Mutant("if medium.tier in found:", "if False:", "the last one wins"),
+            Mutant('if medium.tier == "remote":', "if False:", "a remote tier nobody measures"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/settings.py",
+        tests=("tests/calibrate/test_calibrate_command.py",),
+        mutants=(
+            Mutant("if self.runs < LEAST_RUNS:", "if False:", "bands of one run"),
+            Mutant("LEAST_BUDGET_S <= self.budget_s", "0 <= self.budget_s", "no time for anything"),
+            Mutant("if asked or not fitting:", "if not fitting:", "lengths vanish unsaid"),
+            Mutant("n <= max_tokens)", "n < max_tokens)", "the longest prompt is left out"),
+            Mutant("min(_MOST_BYTES, ", "max(_MOST_BYTES, ", "batches of all memory"),
+            Mutant("if free < needed_bytes:", "if False:", "a full disk is found out late"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/run.py",
+        tests=("tests/calibrate/test_calibrate_command.py",),
+        mutants=(
+            Mutant('amplification if name == "disk" else _memory()', "_memory()", "assumed, not measured"),
+            Mutant("pass_s=prefill_points(prefill)[0].mid", "pass_s=0.0", "a pass costs nothing"),
+            Mutant("except (TierError, MeasureError, OSError) as exc:", "except OSError as exc:", "exit status 1"),
+            Mutant("machine=machine_name(),", "machine=None,", "a profile good anywhere"),
+            Mutant("spec.block_bytes // subject.spec.block_tokens", "spec.block_bytes", "bytes of a block for a token"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/calibrate.py",
+        tests=("tests/calibrate/test_calibrate_command.py",),
+        mutants=(
+            Mutant("and not args.out.is_dir()", "", "found out at the end"),
+            Mutant("0 <= args.machine_price < math.inf", "args.machine_price < math.inf", "negative prices"),
+            Mutant("[_TINY] if tiny else []", "[]", "a tiny model passes for a large one"),
+            Mutant(
+                "with _scratch(args.directory or _made(cache_dir())) as name:",
+                "with _scratch(Path()) as name:",
+                "measures another disk",
+            ),
+        ),
+    ),
 )
 
 
@@ -2936,7 +3635,7 @@ def copied() -> Iterator[Path]:
     """A copy of what the tests need, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="kvtier-mutant-") as name:
         place = Path(name)
-        for part in ("kvtier", "tests", "benchmarks"):
+        for part in ("kvtier", "tests", "benchmarks", "examples"):
             shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
         shutil.copy(ROOT / "pyproject.toml", place)
         (place / "conftest.py").write_text(CONFTEST)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from kvtier.commands.sizes import at_least_one
 from kvtier.sim.agentic import SESSION_INTERVAL_S
@@ -15,14 +17,13 @@ from kvtier.sim.reading import FORMATS, FileTrace, Limited
 from kvtier.sim.trace import Trace
 
 
-def add_trace_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Give a command its TRACE and what says how to read it."""
-    parser.add_argument(
-        "trace",
-        metavar="TRACE",
-        nargs="+" if several else None,
-        help="a file, plain or gzip, or synthetic:NAME, such as synthetic:chat?requests=2000&seed=7",
-    )
+def add_trace_arguments(parser: argparse.ArgumentParser, *, several: bool = False, default: str | None = None) -> None:
+    """Give a command its TRACE and what says how to read it; with a default it is an option, ``--trace``."""
+    what = "a file, plain or gzip, or synthetic:NAME, such as synthetic:chat?requests=2000&seed=7"
+    if default is None:
+        parser.add_argument("trace", metavar="TRACE", nargs="+" if several else None, help=what)
+    else:
+        parser.add_argument("--trace", metavar="TRACE", default=default, help=f"{what} (default: %(default)s)")
     reading = parser.add_argument_group("reading the trace")
     reading.add_argument("--format", choices=tuple(FORMATS), help="of the file (default: as its first record shows)")
     reading.add_argument("--strict", action="store_true", help="refuse malformed lines instead of counting them")
@@ -58,7 +59,13 @@ def trace_of(args: argparse.Namespace, argument: str | None = None) -> Trace:
         TraceError: The file cannot be read.
         ConfigError: No such workload, parameter or format.
     """
-    return trace_from(
+    return trace_opener(args, argument)()
+
+
+def trace_opener(args: argparse.Namespace, argument: str | None = None) -> Callable[[], Trace]:
+    """What opens that trace; can be carried to another process."""
+    return partial(
+        trace_from,
         args.trace if argument is None else argument,
         format=args.format,
         strict=args.strict,

@@ -91,6 +91,18 @@ def test_the_oldest_lapses_first_and_of_one_age_the_deepest(policy, clock):
     assert policy.lapsed() == names(5, 4, 3, 1, 2)
 
 
+def test_a_tail_written_later_than_its_head_lapses_before_it(policy, clock):
+    policy.insert(names(1))
+    clock.now_s = 1.0
+    policy.insert(names(2))
+    clock.now_s = 5.0
+    policy.touch(names(1, 2))
+
+    clock.now_s = 15.0
+
+    assert policy.lapsed() == names(2, 1)
+
+
 def test_a_lapsed_block_that_is_still_held_is_named_again(policy, clock):
     policy.insert(names(1, 2))
     clock.now_s = 10.0
@@ -98,6 +110,7 @@ def test_a_lapsed_block_that_is_still_held_is_named_again(policy, clock):
     policy.remove(names(2))
 
     assert policy.lapsed() == names(1)
+    assert policy._entries == 1
     assert sweep_all(policy) == names(1)
 
 
@@ -204,6 +217,14 @@ def test_the_factory_keeps_blocks_for_five_minutes(clock):
     assert policy.lapsed() == []
     clock.now_s = 300.0
     assert policy.lapsed() == names(1)
+
+
+def test_the_factory_passes_on_how_deep_blocks_lie(clock):
+    policy = ttl(Setting(capacity_blocks=4, clock=clock, depth=lambda key: 9 - key[-1]))
+    policy.insert(names(1, 2))
+    clock.now_s = 300.0
+
+    assert policy.lapsed() == names(1, 2)
 
 
 def test_the_factory_needs_a_clock():
