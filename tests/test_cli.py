@@ -76,7 +76,7 @@ def test_help_names_every_command(command, capsys):
 
     assert stopped.value.code == 0
     said = capsys.readouterr().out
-    assert all(re.search(rf"^ +{name} ", said, re.MULTILINE) for name in cli.COMMANDS)
+    assert all(re.search(rf"^ +{name}( |$)", said, re.MULTILINE) for name in cli.COMMANDS)
     assert "brew tea" in said
 
 
