@@ -136,8 +136,8 @@ def _size(num_bytes: int, source: str) -> Figure:
 
 
 def _told(replay: dict[str, Any], profile: Profile, history: History) -> dict[str, Any] | None:
-    """A replay with what the page says besides; None if nothing was asked for."""
-    if not replay["requests"]:
+    """A replay with what the page says besides; None if no token was asked for."""
+    if not replay["input_tokens"]:
         return None
     mean_tokens = round(replay["input_tokens"] / replay["requests"])
     beyond = profile.extrapolates(mean_tokens)
@@ -221,6 +221,6 @@ def _missing(profile: Profile, reload: dict[str, Any] | None, replay: dict[str, 
         ),
         "energy of a recompute: the power of the machine is not in the profile": profile.power_w is None,
         "the reload benchmark: python benchmarks/reload_vs_prefill.py --json FILE, then --reload FILE": reload is None,
-        "the replay: the trace has no request": replay is None,
+        "the replay: the trace has no prompt token": replay is None,
     }
     return [text for text, absent in parts.items() if absent]

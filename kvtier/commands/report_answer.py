@@ -118,10 +118,11 @@ def _replay(replay: Mapping[str, Any]) -> str:
     cost = replay["cost"]
     waits = [human_s(cost[name]) for name in ("recompute_ttft_mean_s", "ttft_mean_s")]
     each, before = 1000 * cost["usd_per_request"], 1000 * cost["recompute_usd_per_request"]
+    rent = 1000 * cost["rent_usd"] / replay["requests"]
     beyond = ", guessed from shorter prompts," if replay["extrapolated"] else ""
     return (
         f"Replaying {replay['trace']}, {replay['token_hit_rate']:.1%} of prompt tokens are found; the mean time to "
         f"first token{beyond} goes from {waits[0]} to {waits[1]}, and a "
-        f"thousand requests cost {each:.3g} USD instead of {before:.3g}, {cost['rent_usd'] / cost['total_usd']:.0%} of "
-        "it rent of the tiers."
+        f"thousand requests cost {each:.3g} USD instead of {before:.3g}, {rent:.3g} of it rent of "
+        "the tiers."
     )

@@ -24,8 +24,9 @@ from kvtier.commands.plots import inline_svg
 from kvtier.commands.replay_plot import History
 from kvtier.commands.report_answer import keeping
 from kvtier.econ.ledger import Ledger
+from kvtier.econ.profile import Profile
 
-_RINGS = "A ring: the break-even, where there is one; right of it loading wins."
+_RINGS = "A ring: the break-even, where it is in view; right of it loading wins. A store holds whole blocks only."
 
 _BAR_IN = 0.24
 _FRAME_IN = 1.3
@@ -38,7 +39,7 @@ def page(result: Mapping[str, Any], ledger: Ledger, history: History) -> str:
         html.tiles(_tiles(result)),
         *_missing(result),
         _speed(result["calibration"]),
-        *_reload(result),
+        *_reload(result, ledger.profile),
         *_replay(result, history),
         _costs(ledger),
         _holds(ledger),
@@ -82,7 +83,7 @@ def _missing(result: Mapping[str, Any]) -> list[Markup]:
 
 def _speed(calibration: Mapping[str, Any]) -> Markup:
     tiers = calibration["tiers"]
-    origin = "measured here" if calibration["measured"] else "derived from data sheets, not measured"
+    origin = "measured" if calibration["measured"] else "derived from data sheets, not measured"
     bars = _picture("speeds", lambda panel: report_plot.speeds(tiers, panel), 2 * len(tiers))
     raw = any(row["read"]["raw"] for row in tiers)
     limit = " The red mark is the bare medium without a store." if raw else " No raw limits are known."
@@ -116,11 +117,11 @@ def _tokens(tokens: float | None) -> Cell:
     return Cell("nowhere", float("1e99")) if tokens is None else Cell(f"{tokens:,} tokens", tokens)
 
 
-def _reload(result: Mapping[str, Any]) -> list[Markup]:
+def _reload(result: Mapping[str, Any], profile: Profile) -> list[Markup]:
     found = result["reload"]
     if found is None:
         return []
-    same = found["bytes_per_token"] == result["ledger"]["inputs"].get("bytes_per_token", {}).get("value")
+    same = found["bytes_per_token"] == profile.bytes_per_token and found["processor"] in (profile.machine or "")
     ways = list(dict.fromkeys(row["path"] for row in found["rows"]))
     medians = {(row["path"], row["prompt_tokens"]): row["p50_ms"] for row in found["rows"]}
     rows = [
