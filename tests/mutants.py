@@ -3072,7 +3072,7 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/commands/ledgers.py",
-        tests=("tests/econ/test_cost_command.py", "tests/econ/test_report_command.py"),
+        tests=("tests/econ/test_cost_command.py",),
         mutants=(
             Mutant("if row.speed_up < 1", "if row.speed_up < 0", "slow loads are not named"),
             Mutant('if row.verdict != "saves":', 'if row.verdict == "loses":', "what may lose is not named"),
@@ -3085,7 +3085,7 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/econ/crossing.py",
-        tests=("tests/econ/test_report_command.py",),
+        tests=("tests/econ/test_crossing.py",),
         mutants=(
             Mutant("profile.load_band_s(tier, tokens - 1)", "profile.load_band_s(tier, tokens)", "a hit loads all"),
             Mutant("profile.prefill_band_s(tokens - 1, tokens)", "profile.prefill_band_s(0, 0)", "no last pass"),
@@ -3097,7 +3097,7 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/commands/report_answer.py",
-        tests=("tests/econ/test_report_command.py",),
+        tests=("tests/econ/test_report_answer.py",),
         mutants=(
             Mutant("(row.prompt_tokens, row.reuses, -row.hold_s)", "(-row.prompt_tokens, row.reuses)", "another case"),
             Mutant('"disk" if "disk" in tiers', '"host" if "host" in tiers', "another tier"),

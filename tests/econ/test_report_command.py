@@ -9,12 +9,10 @@ import pytest
 
 from kvtier import cli
 from kvtier.commands import plots
-from kvtier.commands.report_answer import answer_of
-from kvtier.econ.crossing import break_even_tokens, hit_band_s, lengths_known
 from kvtier.econ.ledger import make_ledger
 from kvtier.econ.machine import machine_name, versions
 from kvtier.econ.prices import load_prices
-from kvtier.econ.profile import PrefillPoint, Profile
+from kvtier.econ.profile import Profile
 
 CHAT = "synthetic:chat?requests=30"
 TIERS = ["--tier", "device=40", "--tier", "host=90", "--tier", "disk=4000"]
@@ -207,76 +205,6 @@ def test_a_trace_without_tokens_leaves_the_replay_out(tmp_path):
     assert found["replay"] is None
     assert "<h2>A replay</h2>" not in text
     assert "<li>the replay: the trace has no prompt token</li>" in text
-
-
-# The answer
-
-
-def test_the_answer_says_where_a_hit_loses_and_is_slower():
-    profile = Profile.named("h100", "smollm2-135m")
-    ledger = make_ledger(profile, prompt_tokens=[256], reuses=[1], tiers=["disk"], holds_s=[86400.0])
-
-    answer = answer_of(ledger, {"disk": None}, None)
-
-    assert answer["saves_usd_per_mtok"] < 0
-    assert f"a hit loses {-answer['saves_usd_per_mtok']:.4f} USD" in answer["words"]
-    assert "hit 1 time within 24.0 h" in answer["words"]
-    assert "times slower" in answer["words"]
-    assert "in 1 of the 1 cases below: disk at 256 tokens." in answer["words"]
-    assert "disk at no length known" in answer["words"]
-
-
-def test_the_answer_says_so_where_nothing_is_lost():
-    ledger = make_ledger(Profile.named("h100", "llama-3.1-70b"), prompt_tokens=[65536], reuses=[10], tiers=["disk"])
-
-    words = answer_of(ledger, {"disk": 300}, None)["words"]
-
-    assert "loses in none of the 1 cases" in words
-    assert "disk from 300 tokens" in words
-    assert "Replaying" not in words
-
-
-def test_a_length_beyond_what_was_measured_is_marked():
-    profile = measured(prefill=(PrefillPoint(tokens=64, lo=0.1, mid=0.1, hi=0.1),))
-
-    assert "longer than any that was measured" in answer_of(make_ledger(profile), {}, None)["words"]
-
-
-# The break-even
-
-
-@pytest.mark.parametrize(("hardware", "model"), [("h100", "llama-3.1-8b"), ("a100", "qwen3-0.6b")])
-def test_the_break_even_is_the_last_crossing(hardware, model):
-    profile = Profile.named(hardware, model)
-
-    for tier in profile.tiers:
-        found = break_even_tokens(profile, tier)
-        faster = [
-            profile.load_s(tier, n - 1) + profile.prefill_s(n - 1, n) < profile.prefill_s(0, n)
-            for n in range(1, 20_000)
-        ]
-        assert found == len(faster) - faster[::-1].index(False) + 1
-
-
-def test_where_computing_wins_at_every_length_there_is_no_break_even():
-    profile = Profile.named("h100", "smollm2-135m")
-    slow = replace(profile.tiers["disk"], read_bytes_per_s=replace(profile.tiers["disk"].read_bytes_per_s, value=1e6))
-
-    assert break_even_tokens(replace(profile, tiers={**profile.tiers, "disk": slow}), "disk") is None
-
-
-def test_a_hit_is_the_load_and_the_last_token():
-    profile = Profile.named("h100", "llama-3.1-8b")
-
-    found = hit_band_s(profile, "disk", 1025)
-    assert found.mid == pytest.approx(profile.load_s("disk", 1024) + profile.pass_s)
-    assert found.lo < found.mid < found.hi
-
-
-def test_lengths_go_from_one_token_to_the_longest_known():
-    points = tuple(PrefillPoint(tokens=n, lo=n, mid=n, hi=n) for n in (64, 100))
-
-    assert lengths_known(measured(prefill=points)) == [1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 100]
 
 
 # Bad input
