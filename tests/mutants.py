@@ -3077,12 +3077,76 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
-        file="kvtier/commands/cost.py",
+        file="kvtier/commands/ledgers.py",
         tests=("tests/econ/test_cost_command.py",),
         mutants=(
             Mutant("if row.speed_up < 1", "if row.speed_up < 0", "slow loads are not named"),
-            Mutant('if verdict == "saves":', 'if verdict != "loses":', "what may lose is not named"),
-            Mutant("_check_plot(args.plot)", "pass", "found out at the end"),
+            Mutant('if row.verdict != "saves":', 'if row.verdict == "loses":', "what may lose is not named"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/cost.py",
+        tests=("tests/econ/test_cost_command.py",),
+        mutants=(Mutant("_check_plot(args.plot)", "pass", "found out at the end"),),
+    ),
+    Group(
+        file="kvtier/econ/crossing.py",
+        tests=("tests/econ/test_crossing.py",),
+        mutants=(
+            Mutant("profile.load_band_s(tier, tokens - 1)", "profile.load_band_s(tier, tokens)", "a hit loads all"),
+            Mutant("profile.prefill_band_s(tokens - 1, tokens)", "profile.prefill_band_s(0, 0)", "no last pass"),
+            Mutant("if not wins(known[-1]):", "if False:", "a break-even where computing always wins"),
+            Mutant("lost = max(", "lost = min(", "the first crossing instead of the last"),
+            Mutant("return high", "return low", "the longest prompt that still loses"),
+            Mutant("if tokens < longest", "if tokens > 0", "lengths that nobody knows"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/report_answer.py",
+        tests=("tests/econ/test_report_answer.py",),
+        mutants=(
+            Mutant("(row.prompt_tokens, row.reuses, -row.hold_s)", "(-row.prompt_tokens, row.reuses)", "another case"),
+            Mutant('"disk" if "disk" in tiers', '"host" if "host" in tiers', "another tier"),
+            Mutant('row.verdict != "saves" for row', 'row.verdict == "loses" for row', "what may lose is not counted"),
+            Mutant("if saves > 0 else", "if True else", "a loss is called a saving"),
+            Mutant("if ratio >= 1 else", "if True else", "slower is called faster"),
+            Mutant("if profile.machine is None:", "if False:", "data sheets are called measured"),
+            Mutant("if row.extrapolated else", "if False else", "a guess is not marked"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/report.py",
+        tests=("tests/econ/test_report_command.py",),
+        mutants=(
+            Mutant('check_plot(args.html, "--html")', "pass", "work that ends without a page"),
+            Mutant("if args.reload is None else", "if True else", "the benchmark is left out"),
+            Mutant("if len(found) > 1:", "if False:", "any of several profiles"),
+            Mutant("figure.value / raw.value", "raw.value / figure.value", "upside down"),
+            Mutant(
+                '"energy of a recompute: the power of the machine is not in the profile": profile.power_w is None',
+                '"energy of a recompute: the power of the machine is not in the profile": True',
+                "missing and there",
+            ),
+            Mutant('then --reload FILE": reload is None', 'then --reload FILE": False', "missing and not named"),
+            Mutant(".resolve() == args.html.resolve()", ".resolve() is args.html", "one file for both"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/report_inputs.py",
+        tests=("tests/econ/test_report_command.py",),
+        mutants=(
+            Mutant('"assumed" if profile.machine is None else "measured"', '"measured"', "nothing was measured"),
+            Mutant("if size is None:", "if False:", "sizes given are assumed"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/reloads.py",
+        tests=("tests/econ/test_report_command.py",),
+        mutants=(
+            Mutant("or value <= 0", "", "negative times"),
+            Mutant("isinstance(value, bool) or", "", "yes is a number"),
+            Mutant('raw.get("benchmark") != _BENCHMARK', "False", "any benchmark's rows"),
+            Mutant("or not rows:", ":", "no rows"),
         ),
     ),
     Group(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kvtier.commands.durations import human_s
+from kvtier.commands.plots import TIER_COLOURS
 from kvtier.econ.ledger import Ledger, Row
 from kvtier.errors import ConfigError
 
@@ -18,8 +19,6 @@ _PARTS = (
     ("occupancy_usd", "memory during the request", "#ccbb44"),
     ("stall_usd", "stall, if not overlapped", "#ee6677"),
 )
-
-TIER_COLOURS = {"device": "#ee6677", "host": "#ccbb44", "disk": "#4477aa", "remote": "#228833"}
 
 
 def draw(ledger: Ledger, target: Path) -> None:
@@ -102,7 +101,7 @@ def market(axes: Any, ledger: Ledger) -> None:
     axes.scatter(
         [p.share for p in ledger.prices], range(len(ledger.prices)), color="#aa3377", label="list price", zorder=3
     )
-    axes.set_yticks(range(len(ledger.prices)), [price.name for price in ledger.prices], fontsize=7)
+    axes.set_yticks(range(len(ledger.prices)), [price.name for price in ledger.prices], fontsize=8)
     axes.set_xscale("log")
     axes.set_xlabel("price of a cached token / price of an input token")
     axes.legend(fontsize=8, frameon=False)

@@ -17,9 +17,11 @@ from typing import NamedTuple
 
 from kvtier.commands.files import made_whole
 
-
 _LONG = 60
 """Characters of a cell beyond which it is broken into lines."""
+
+
+_NUMBER = ' class="number"'
 
 
 class Markup(str):
@@ -88,8 +90,13 @@ def figures(pictures: Iterable[tuple[Markup, str]]) -> Markup:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str | Cell]]) -> Markup:
     """A table that a click on a head sorts. Wider than the page, it scrolls by itself."""
-    heads = "".join(f'<th scope="col"><button>{escaped(text)}</button></th>' for text in head)
-    lines = (f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    body = list(rows)
+    first = body[0] if body else head
+    heads = "".join(
+        f'<th scope="col"{_NUMBER if isinstance(cell, Cell) else ""}><button>{escaped(text)}</button></th>'
+        for text, cell in zip(head, first, strict=True)
+    )
+    lines = (f"<tr>{''.join(map(_cell, row))}</tr>" for row in body)
     return Markup(
         f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
     )
@@ -97,7 +104,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str | Cell]]) -> Markup:
 
 def _cell(cell: str | Cell) -> str:
     if isinstance(cell, Cell):
-        return f'<td class="number" data-value="{cell.value!r}">{escaped(cell.text)}</td>'
+        return f'<td{_NUMBER} data-value="{cell.value!r}">{escaped(cell.text)}</td>'
     prose = ' class="prose"' if len(cell) > _LONG else ""
     return f"<td{prose}>{escaped(cell)}</td>"
 

@@ -18,6 +18,8 @@ _ENDINGS = (".png", ".svg", ".pdf")
 
 _HEIGHT_IN = 4.2
 
+TIER_COLOURS = {"device": "#1b9e77", "host": "#7570b3", "disk": "#e6ab02", "remote": "#a6761d"}
+
 INK = "#010203"
 """Stands for the colour of the text until a page that has one takes the picture."""
 

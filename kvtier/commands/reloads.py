@@ -22,8 +22,8 @@ def read_reload(path: Path) -> dict[str, Any]:
     """The benchmark's rows and what they hold for.
 
     Returns:
-        ``model``, ``processor``, ``date``, ``kvtier``, ``bytes_per_token``; ``rows`` with ``path``, ``prompt_tokens``, ``p50_ms``,
-        ``p99_ms``; ``break_even_tokens`` by path, None where recomputing wins throughout.
+        ``model``, ``processor``, ``date``, ``kvtier``, ``bytes_per_token``; ``rows`` with ``path``, ``prompt_tokens``,
+        ``p50_ms``, ``p99_ms``; ``break_even_tokens`` by path, None where recomputing wins throughout.
 
     Raises:
         ConfigError: The file cannot be read, or is none of that benchmark's.

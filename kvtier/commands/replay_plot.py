@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from kvtier.commands.plots import draw
+from kvtier.commands.plots import TIER_COLOURS, draw
 from kvtier.sim.replay import Served
 from kvtier.sim.settings import Settings
 
 _POINTS = 100
-COLOURS = {"device": "#1b9e77", "host": "#7570b3", "disk": "#e6ab02", "remote": "#a6761d", "computed": "#d9d9d9"}
+COLOURS = {**TIER_COLOURS, "computed": "#b8b8b8"}
 
 
 class History:
@@ -53,7 +53,7 @@ class History:
     def _paint(self, panels: list[Any], result: dict[str, Any]) -> None:
         left, right = panels
         self.paint_shares(left)
-        left.set_title(f"{result['trace']}: {result['token_hit_rate']:.1%} of tokens found", fontsize=10)
+        left.set_title(f"{result['trace']}: {result['token_hit_rate']:.1%} of tokens found", fontsize=10, pad=24)
         kinds = ("read", "written", "evicted", "expired", "lost")
         width = 0.8 / len(self._names)
         for number, tier in enumerate(result["tiers"]):
@@ -72,4 +72,4 @@ class History:
         at = np.linspace(0, len(self._tokens), len(parts))
         panel.stackplot(at, shares.T, labels=names, colors=[COLOURS[name] for name in names], linewidth=0)
         panel.set(xlabel="request", ylabel="share of prompt tokens", xlim=(0, at[-1]), ylim=(0, 1))
-        panel.legend(loc="upper right", fontsize=8, framealpha=0.9)
+        panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=len(names), fontsize=9, frameon=False)

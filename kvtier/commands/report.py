@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from kvtier.commands.html import write_page
     from kvtier.commands.reloads import read_reload
     from kvtier.commands.replay_plot import History
+    from kvtier.commands.report_inputs import inputs_of
     from kvtier.commands.report_page import page
 
     _check_outputs(args)
@@ -67,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args, trace.block_tokens * profile.bytes_per_token)
     history = History(settings, trace.block_tokens)
     replay = replayed(trace, settings, profile, history)
-    result = _result(args, ledger, reload, replay, history, sizes)
+    inputs = inputs_of(args, ledger, reload, replay, sizes)
+    result = _result(args, ledger, reload, _told(replay, profile, history), inputs)
     text = page(result, ledger, history)
     warn_of_skipped(trace)
     write_page(args.html, text)
@@ -133,31 +135,36 @@ def _size(num_bytes: int, source: str) -> Figure:
     return Figure(value=float(num_bytes), unit="bytes", source=source, date=_SIZES_DATE, kind="assumed")
 
 
+def _told(replay: dict[str, Any], profile: Profile, history: History) -> dict[str, Any] | None:
+    """A replay with what the page says besides; None if no token was asked for."""
+    if not replay["input_tokens"]:
+        return None
+    mean_tokens = round(replay["input_tokens"] / replay["requests"])
+    beyond = profile.extrapolates(mean_tokens)
+    return {**replay, "tokens_by_source": history.tokens_by_source(), "extrapolated": beyond}
+
+
 def _result(
     args: argparse.Namespace,
     ledger: Ledger,
     reload: dict[str, Any] | None,
-    replay: dict[str, Any],
-    history: History,
-    sizes: dict[str, Figure],
+    replay: dict[str, Any] | None,
+    inputs: list[dict[str, str]],
 ) -> dict[str, Any]:
     """All numbers of the page."""
     from kvtier.commands.report_answer import answer_of
-    from kvtier.commands.report_inputs import inputs_of
 
-    profile = ledger.profile
-    calibration = calibration_of(profile)
-    served = bool(replay["requests"])
+    calibration = calibration_of(ledger.profile)
     return {
         "command": shlex.join(["kvtier", *args.words]),
         "versions": {**versions(), "python": platform.python_version()},
-        "answer": answer_of(ledger, calibration["break_even_tokens"], replay if served else None),
-        "missing": _missing(profile, reload, served=served),
+        "answer": answer_of(ledger, calibration["break_even_tokens"], replay),
+        "missing": _missing(ledger.profile, reload, replay),
         "calibration": calibration,
         "reload": reload,
-        "replay": {**replay, "tokens_by_source": history.tokens_by_source()} if served else None,
+        "replay": replay,
         "ledger": ledger.as_dict(),
-        "inputs": inputs_of(args, ledger, reload, replay, sizes),
+        "inputs": inputs,
     }
 
 
@@ -203,7 +210,7 @@ def _speed(figure: Figure, raw: Figure | None) -> dict[str, Any]:
     }
 
 
-def _missing(profile: Profile, reload: dict[str, Any] | None, *, served: bool) -> list[str]:
+def _missing(profile: Profile, reload: dict[str, Any] | None, replay: dict[str, Any] | None) -> list[str]:
     """What the page cannot show, and how it would."""
     parts = {
         "measurements of a machine: this profile is derived from data sheets; kvtier calibrate measures": (
@@ -214,6 +221,6 @@ def _missing(profile: Profile, reload: dict[str, Any] | None, *, served: bool) -
         ),
         "energy of a recompute: the power of the machine is not in the profile": profile.power_w is None,
         "the reload benchmark: python benchmarks/reload_vs_prefill.py --json FILE, then --reload FILE": reload is None,
-        "the replay: the trace has no request": not served,
+        "the replay: the trace has no prompt token": replay is None,
     }
     return [text for text, absent in parts.items() if absent]

@@ -7,6 +7,7 @@ loses, it says so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from kvtier.commands.ledgers import losses, usd
 from kvtier.econ.crossing import hit_band_s
 from kvtier.econ.ledger import Ledger, Row
 
-_LOSSES_NAMED = 3
+_PLACES_NAMED = 4
 
 
 def answer_of(ledger: Ledger, crossings: Mapping[str, int | None], replay: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def answer_of(ledger: Ledger, crossings: Mapping[str, int | None], replay: Mappi
     Args:
         ledger: With at least one row.
         crossings: Break-even length by tier.
-        replay: Its result with ``cost``; None where there was none.
+        replay: Its result with ``cost`` and ``extrapolated``; None where there was none.
     """
     profile, row = ledger.profile, headline(ledger)
     hold = next(item for item in ledger.holds if (item.tier, item.prompt_tokens) == (row.tier, row.prompt_tokens))
@@ -42,12 +43,12 @@ def answer_of(ledger: Ledger, crossings: Mapping[str, int | None], replay: Mappi
         "share_stalled": row.share_stalled,
         "saves_usd_per_mtok": row.saves_usd,
         "verdict": row.verdict,
-        "keep_s": hold.saving_s,
+        "keep_s": hold.saving_s if math.isfinite(hold.saving_s) else None,
         "cases": len(ledger.rows),
         "losing_cases": sum(row.verdict != "saves" for row in ledger.rows),
         "losses": losses(ledger),
     }
-    words = [_where(ledger), _time(found, row), _money(found), _losing(found), _crossing(crossings)]
+    words = [_where(ledger), _time(found, row), _money(found), _losing(ledger), _crossing(crossings)]
     found["words"] = " ".join([*words, *([] if replay is None else [_replay(replay)])])
     return found
 
@@ -64,7 +65,7 @@ def _where(ledger: Ledger) -> str:
     profile = ledger.profile
     if profile.machine is None:
         return f"For {profile.name}, derived from data sheets and not measured:"
-    return f"On this machine with {profile.model}, measured {profile.date}:"
+    return f"On {profile.machine} with {profile.model}, measured {profile.date}:"
 
 
 def _time(found: Mapping[str, Any], row: Row) -> str:
@@ -79,28 +80,30 @@ def _time(found: Mapping[str, Any], row: Row) -> str:
 
 def _money(found: Mapping[str, Any]) -> str:
     saves, hits = found["saves_usd_per_mtok"], found["reuses"]
-    outcome = f"a hit saves {usd(saves)}" if saves > 0 else f"a hit loses {usd(-saves)}"
-    keep = f"; for one expected hit it is worth keeping {_for(found['keep_s'])}" if found["keep_s"] else ""
+    outcome = f"a hit saves {usd(saves)} USD" if saves > 0 else f"a hit loses {usd(-saves)} USD"
+    keep = "" if found["keep_s"] == 0 else f"; for one expected hit it is worth keeping {keeping(found['keep_s'])}"
+    cached, computed = usd(found["hit_usd_per_mtok"]), usd(found["miss_usd_per_mtok"])
     return (
-        f"Written once and hit {hits:,} {'time' if hits == 1 else 'times'} within {human_s(found['hold_s'])}, a million "
-        f"cached tokens cost {usd(found['hit_usd_per_mtok'])} USD against {usd(found['miss_usd_per_mtok'])} computed: "
+        f"Written once and hit {hits:,} {'time' if hits == 1 else 'times'} within {human_s(found['hold_s'])}, a "
+        f"million cached tokens cost {cached} USD against {computed} computed: "
         f"{found['share']:.1%} of the price, {found['share_stalled']:.1%} if the processor waits for the load; "
         f"{outcome}{keep}."
     )
 
 
-def _for(seconds: float) -> str:
-    text = human_s(seconds)
-    return text if text == "for ever" else f"up to {text}"
+def keeping(seconds: float | None) -> str:
+    """How long something is worth keeping; None is without end."""
+    return "for ever" if seconds is None else f"up to {human_s(seconds)}"
 
 
-def _losing(found: Mapping[str, Any]) -> str:
-    lines = found["losses"]
-    if not lines:
-        return f"The cache loses in none of the {found['cases']} cases below."
-    more = "; ..." if len(lines) > _LOSSES_NAMED else ""
-    head = f"It loses or may lose in {found['losing_cases']} of the {found['cases']} cases below: "
-    return head + "; ".join(lines[:_LOSSES_NAMED]) + f"{more}."
+def _losing(ledger: Ledger) -> str:
+    lost = [row for row in ledger.rows if row.verdict != "saves"]
+    if not lost:
+        return f"The cache loses in none of the {len(ledger.rows)} cases below."
+    where = list(dict.fromkeys(f"{row.tier} at {row.prompt_tokens:,} tokens" for row in lost))
+    more = ", ..." if len(where) > _PLACES_NAMED else ""
+    head = f"The cache loses or may lose in {len(lost)} of the {len(ledger.rows)} cases below: "
+    return f"{head}{', '.join(where[:_PLACES_NAMED])}{more}."
 
 
 def _crossing(crossings: Mapping[str, int | None]) -> str:
@@ -113,8 +116,13 @@ def _crossing(crossings: Mapping[str, int | None]) -> str:
 
 def _replay(replay: Mapping[str, Any]) -> str:
     cost = replay["cost"]
+    waits = [human_s(cost[name]) for name in ("recompute_ttft_mean_s", "ttft_mean_s")]
+    each, before = 1000 * cost["usd_per_request"], 1000 * cost["recompute_usd_per_request"]
+    rent = 1000 * cost["rent_usd"] / replay["requests"]
+    beyond = ", guessed from shorter prompts," if replay["extrapolated"] else ""
     return (
-        f"Replaying {replay['trace']}, {replay['token_hit_rate']:.1%} of prompt tokens are found; the mean time to first "
-        f"token goes from {human_s(cost['recompute_ttft_mean_s'])} to {human_s(cost['ttft_mean_s'])}, and a thousand "
-        f"requests cost {1000 * cost['usd_per_request']:.3g} USD instead of {1000 * cost['recompute_usd_per_request']:.3g}."
+        f"Replaying {replay['trace']}, {replay['token_hit_rate']:.1%} of prompt tokens are found; the mean time to "
+        f"first token{beyond} goes from {waits[0]} to {waits[1]}, and a "
+        f"thousand requests cost {each:.3g} USD instead of {before:.3g}, {rent:.3g} of it rent of "
+        "the tiers."
     )

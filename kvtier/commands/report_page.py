@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from kvtier.commands import cost_plot, html, report_plot
-from kvtier.commands.durations import human_s
 from kvtier.commands.html import Cell, Markup
 from kvtier.commands.ledgers import (
     HOLD_HEAD,
@@ -22,7 +22,11 @@ from kvtier.commands.ledgers import (
 )
 from kvtier.commands.plots import inline_svg
 from kvtier.commands.replay_plot import History
+from kvtier.commands.report_answer import keeping
 from kvtier.econ.ledger import Ledger
+from kvtier.econ.profile import Profile
+
+_RINGS = "A ring: the break-even, where it is in view; right of it loading wins. A store holds whole blocks only."
 
 _BAR_IN = 0.24
 _FRAME_IN = 1.3
@@ -35,7 +39,7 @@ def page(result: Mapping[str, Any], ledger: Ledger, history: History) -> str:
         html.tiles(_tiles(result)),
         *_missing(result),
         _speed(result["calibration"]),
-        *_reload(result),
+        *_reload(result, ledger.profile),
         *_replay(result, history),
         _costs(ledger),
         _holds(ledger),
@@ -61,7 +65,7 @@ def _tiles(result: Mapping[str, Any]) -> dict[str, str]:
         f"price of a cached token over a computed one, at cost; {case}": f"{answer['share']:.1%}",
         f"{'saved' if saves > 0 else 'lost'} by a hit, USD per million tokens": usd(abs(saves)),
         f"faster to the first token; {case}": f"{answer['recompute_s'] / answer['hit_s']:.1f}x",
-        "worth keeping for one hit": human_s(answer["keep_s"]),
+        "worth keeping for one hit": keeping(answer["keep_s"]),
         "of the cases lose or may lose": f"{answer['losing_cases']} of {answer['cases']}",
     }
     return found if replay is None else {**found, "of prompt tokens found in the replay": _percent(replay)}
@@ -79,15 +83,14 @@ def _missing(result: Mapping[str, Any]) -> list[Markup]:
 
 def _speed(calibration: Mapping[str, Any]) -> Markup:
     tiers = calibration["tiers"]
-    origin = "measured here" if calibration["measured"] else "derived from data sheets, not measured"
+    origin = "measured" if calibration["measured"] else "derived from data sheets, not measured"
     bars = _picture("speeds", lambda panel: report_plot.speeds(tiers, panel), 2 * len(tiers))
     raw = any(row["read"]["raw"] for row in tiers)
     limit = " The red mark is the bare medium without a store." if raw else " No raw limits are known."
     pictures = [
         (
             _picture("times", lambda panel: report_plot.times(calibration, panel)),
-            "Compute or load? A hit is the load and the pass of the last token. Shaded: the band of each. A ring: the "
-            f"break-even, where there is one; right of it loading wins. {origin.capitalize()}.",
+            f"Compute or load, {origin}. A hit is the load and the pass of the last token. Shaded: bands. {_RINGS}",
         ),
         (bars, f"What each tier reads and writes, and its band, {origin}.{limit}"),
     ]
@@ -114,14 +117,16 @@ def _tokens(tokens: float | None) -> Cell:
     return Cell("nowhere", float("1e99")) if tokens is None else Cell(f"{tokens:,} tokens", tokens)
 
 
-def _reload(result: Mapping[str, Any]) -> list[Markup]:
+def _reload(result: Mapping[str, Any], profile: Profile) -> list[Markup]:
     found = result["reload"]
     if found is None:
         return []
-    same = found["bytes_per_token"] == result["ledger"]["inputs"].get("bytes_per_token", {}).get("value")
+    same = found["bytes_per_token"] == profile.bytes_per_token and found["processor"] in (profile.machine or "")
+    ways = list(dict.fromkeys(row["path"] for row in found["rows"]))
+    medians = {(row["path"], row["prompt_tokens"]): row["p50_ms"] for row in found["rows"]}
     rows = [
-        [row["path"].replace("_", " "), *(_number(row[name]) for name in ("prompt_tokens", "p50_ms", "p99_ms"))]
-        for row in found["rows"]
+        [_number(tokens), *(_known(medians.get((way, tokens))) for way in ways)]
+        for tokens in sorted({tokens for _, tokens in medians})
     ]
     about = {
         "model": found["model"],
@@ -132,7 +137,7 @@ def _reload(result: Mapping[str, Any]) -> list[Markup]:
     }
     caption = "Whole requests through a store with a real model, every way in turn in one run; both axes logarithmic."
     picture = _picture("reload", lambda panel: report_plot.reload(found, panel))
-    head = ["way", "prompt tokens", "median, ms", "99 % within, ms"]
+    head = ["prompt tokens", *(f"{way.replace('_', ' ')}, ms" for way in ways)]
     note = "" if same else "Its model or its machine may be another than the profile's: compare ratios, not times."
     parts = [html.facts(about), html.figures([(picture, caption)]), html.table(head, rows)]
     return [html.section("The reload benchmark", [*([html.paragraph(note)] if note else []), *parts])]
@@ -140,6 +145,10 @@ def _reload(result: Mapping[str, Any]) -> list[Markup]:
 
 def _number(value: float) -> Cell:
     return Cell(f"{value:,.0f}" if value >= 100 else f"{value:.3g}", value)
+
+
+def _known(value: float | None) -> Cell:
+    return Cell("-", -1.0) if value is None else _number(value)
 
 
 def _replay(result: Mapping[str, Any], history: History) -> list[Markup]:
@@ -154,12 +163,11 @@ def _replay(result: Mapping[str, Any], history: History) -> list[Markup]:
         ),
         (_picture("shares", history.paint_shares), "The same as the trace went on."),
     ]
-    money = [("mean time to first token, s", "ttft_mean_s", "recompute_ttft_mean_s")]
-    head = ["", "with the cache", "without"]
     rows: list[list[str | Cell]] = [
-        *([name, _number(cost[one]), _number(cost[other])] for name, one, other in money),
+        ["mean time to first token, s", *(_number(cost[f"{way}ttft_mean_s"]) for way in ("", "recompute_"))],
         ["USD per 1000 requests", *(_number(1000 * cost[f"{way}usd_per_request"]) for way in ("", "recompute_"))],
     ]
+    head = ["", "with the cache", "without"]
     whole = sum(tokens.values())
     tiers = [
         [
@@ -172,6 +180,7 @@ def _replay(result: Mapping[str, Any], history: History) -> list[Markup]:
     said = (
         f"{replay['trace']}: {replay['requests']:,} requests over tiers by {', '.join(_policies(replay))}. "
         "Loads are not overlapped and no request waits for another; rent is of whole tiers for the whole trace."
+        + (" Prompts are longer than any that was measured: times follow the fit." if replay["extrapolated"] else "")
     )
     columns = ["tier", "capacity, blocks", "block hits", "written", "evicted", "of all tokens"]
     parts = [html.paragraph(said), html.figures(pictures), html.table(head, rows), html.table(columns, tiers)]
@@ -183,20 +192,20 @@ def _policies(replay: Mapping[str, Any]) -> list[str]:
 
 
 def _costs(ledger: Ledger) -> Markup:
-    parts, pictures = [], []
+    pictures = []
     for tokens in dict.fromkeys(row.prompt_tokens for row in ledger.rows):
         rows = [row for row in ledger.rows if row.prompt_tokens == tokens]
-        picture = _picture(f"bars{tokens}", lambda panel, rows=rows: cost_plot.bars(panel, rows), len(rows) + 1)
         beyond = " Longer than any prompt that was measured." if rows[0].extrapolated else ""
+        picture = _picture(f"bars{tokens}", partial(cost_plot.bars, rows=rows), len(rows) + 1)
         pictures.append((picture, f"A prompt of {tokens:,} tokens.{beyond}"))
-        lines = [[f"{tokens:,}", *row_cells(row)] for row in rows]
-        parts.append(html.table(["prompt", *ROW_HEAD], lines))
+    lines = [[f"{row.prompt_tokens:,}", *row_cells(row)] for row in ledger.rows]
+    table = html.table(["prompt", *ROW_HEAD], lines)
     said = (
         "US dollars per million tokens, at cost. A miss fills the same memory during the request as a hit, so a hit "
         "saves what computing costs less its read, its share of the write and its rent. Stall: what processors cost "
         "that wait for the load, if nothing overlaps with it."
     )
-    return html.section("What a hit costs beside a miss", [html.paragraph(said), html.figures(pictures), *parts])
+    return html.section("What a hit costs beside a miss", [html.paragraph(said), html.figures(pictures), table])
 
 
 def _holds(ledger: Ledger) -> Markup:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kvtier.commands.cost_plot import TIER_COLOURS
-from kvtier.commands.plots import INK
+from kvtier.commands.plots import INK, TIER_COLOURS
 from kvtier.commands.replay_plot import COLOURS
 
 _COMPUTED = "#7f7f7f"
@@ -14,10 +13,13 @@ _PATHS = {
     "recompute": _COMPUTED,
     "device": TIER_COLOURS["device"],
     "host": TIER_COLOURS["host"],
-    "disk_warm": "#66ccee",
+    "disk_warm": "#d62728",
     "disk_cold": TIER_COLOURS["disk"],
 }
 _SHORTEST_DRAWN = 8
+
+_FEW = 200.0
+"""Largest over smallest value up to which an axis has more marks, or is not logarithmic."""
 
 
 def times(calibration: Mapping[str, Any], panel: Any) -> None:
@@ -44,7 +46,14 @@ def times(calibration: Mapping[str, Any], panel: Any) -> None:
 
 
 def _log_log(panel: Any, ylabel: str) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
+
     panel.set(xscale="log", yscale="log", xlabel="prompt tokens", ylabel=ylabel)
+    for axis, formatter in ((panel.xaxis, EngFormatter(sep="")), (panel.yaxis, StrMethodFormatter("{x:g}"))):
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < _FEW else (1,)))
+        axis.set_major_formatter(formatter)
+        axis.set_minor_formatter(NullFormatter())
     panel.legend(fontsize=9, frameon=False)
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
@@ -57,20 +66,27 @@ def speeds(tiers: Sequence[Mapping[str, Any]], panel: Any) -> None:
         tiers: Rows with ``tier``, ``read`` and ``write``, each ``speed`` (lo, value, hi) and ``raw``, in bytes/s.
         panel: matplotlib's ``Axes``.
     """
-    labels = []
+    labels: list[str] = []
+    values = [row[way]["speed"][1] / 1e9 for row in tiers for way in ("read", "write")]
     for way in ("read", "write"):
         for row in tiers:
             lo, mid, hi = (value / 1e9 for value in row[way]["speed"])
             place = len(labels)
             labels.append(f"{row['tier']} {way}")
             panel.barh(place, mid, color=TIER_COLOURS[row["tier"]], alpha=1.0 if way == "read" else 0.6, height=0.65)
-            panel.plot([lo, hi], [place, place], color=INK, linewidth=1.2)
+            if lo < hi:
+                panel.plot([lo, hi], [place, place], color=INK, linewidth=1.2)
             if row[way]["raw"] is not None:
                 raw = row[way]["raw"][1] / 1e9
                 panel.plot([raw, raw], [place - 0.42, place + 0.42], color="#d62728", linewidth=2.5)
     panel.set_yticks(range(len(labels)), labels, fontsize=9)
     panel.invert_yaxis()
-    panel.set_xlim(left=0)
+    if max(values) / min(values) < _FEW:
+        panel.set_xlim(left=0)
+    else:
+        panel.set_xscale("log")
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.set_xlim(left=min(values) / 3)
     panel.set_xlabel("GB/s")
     panel.grid(axis="x", alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)

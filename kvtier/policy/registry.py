@@ -11,6 +11,7 @@ from kvtier.policy.base import Admission, EvictionPolicy, Setting
 from kvtier.policy.belady import belady
 from kvtier.policy.fifo import FIFO
 from kvtier.policy.gdsf import gdsf
+from kvtier.policy.hazard import hazard
 from kvtier.policy.lfu import LFU
 from kvtier.policy.lru import LRU
 from kvtier.policy.s3fifo import S3FIFO
@@ -27,6 +28,7 @@ POLICIES: dict[str, Callable[[Setting], EvictionPolicy]] = {
     "arc": lambda setting: ARC(setting.capacity_blocks),
     "wtinylfu": lambda setting: WTinyLFU(setting.capacity_blocks),
     "gdsf": gdsf,
+    "hazard": hazard,
     "ttl": ttl,
     "belady": belady,
 }
