@@ -30,14 +30,15 @@ from typing import Any
 import numpy as np
 import torch
 from lib.machine import conditions
-from lib.model import cache_dir, load_model, resolve_model
+from lib.model import load_model, resolve_model
 from lib.random_model import random_model
-from lib.residency import assert_cold, drop
 from lib.results import write_json
 from lib.shapes import SHAPES
-from lib.stats import interleave
 from lib.text import prompt_ids
 
+from kvtier.calibrate.places import cache_dir
+from kvtier.calibrate.residency import assert_cold, drop
+from kvtier.calibrate.stats import interleave
 from kvtier.hashing import Namespace
 from kvtier.integrations.transformers import CachedLM, Prefill, namespace_of
 from kvtier.store import TieredStore

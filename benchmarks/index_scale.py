@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from lib.machine import conditions
 from lib.results import write_json
-from lib.stats import percentile
 
+from kvtier.calibrate.stats import percentile
 from kvtier.format import Entry, pack_entry
 from kvtier.hashing import HASH_BYTES, BlockHash, Chain, Label, Namespace, chain_hashes
 from kvtier.placement import Placement, TierRules

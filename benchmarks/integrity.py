@@ -21,9 +21,11 @@ from typing import Any
 from lib.errors import BenchError
 from lib.integrity import SPEC, measure
 from lib.integrity_report import draw, table
-from lib.limits import best_memcpy
 from lib.machine import conditions
 from lib.results import write_json
+
+from kvtier.calibrate.limits import best_memcpy
+from kvtier.errors import MeasureError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="kvtier-integrity-", dir=args.store) as name:
             found = measure(Path(name), batch=batch, runs=runs, threads=threads)
             about = conditions(Path(name))
-    except BenchError as exc:
+    except (BenchError, MeasureError) as exc:
         print(f"integrity: {exc}", file=sys.stderr)
         return 2
     report: dict[str, Any] = {

@@ -11,9 +11,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib import formats_report, integrity_report, policies_report, torture_report, trace_tables
+from lib import (
+    context_report,
+    economics_report,
+    economics_verdicts,
+    formats_report,
+    integrity_report,
+    policies_report,
+    torture_report,
+    trace_tables,
+)
 from lib.bandwidth_markdown import markdown
-from lib.result_tables import layerwise_table, meeting_table, scale_table
+from lib.result_tables import layerwise_table, meeting_table, replay_table, scale_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -54,8 +63,10 @@ def parts() -> dict[str, dict[str, str]]:
     reload, bandwidth, scale, layerwise, meeting, formats, integrity = (
         json.loads((RESULTS / f"{name}.json").read_text()) for name in (*names, "integrity")
     )
+    priced = economics_report.priced(json.loads((RESULTS / "economics.json").read_text()))
     return {
         "README.md": {
+            "priced": priced,
             "raw_tensors": (ROOT / "examples" / "raw_tensors.py").read_text().rstrip(),
             "toy_loop": (ROOT / "examples" / "toy_loop.py").read_text().rstrip(),
             "reload": reload_table(reload),
@@ -64,15 +75,31 @@ def parts() -> dict[str, dict[str, str]]:
         "docs/benchmarks.md": {
             **markdown(bandwidth),
             "scale": scale_table(scale),
+            "replay": replay_table(json.loads((RESULTS / "replay_rate.json").read_text())),
             "layerwise": layerwise_table(layerwise),
             "meeting": meeting_table(meeting),
             "integrity": integrity_report.markdown(integrity),
         },
+        "docs/context.md": context_parts(),
+        "docs/economics.md": economics_parts(),
         "docs/formats.md": {"formats": formats_report.markdown(formats)},
         "docs/traces.md": {"traces": trace_tables.markdown(json.loads((RESULTS / "traces.json").read_text()))},
         "docs/policies.md": policies_parts(RESULTS / "policies.json"),
         "docs/reliability.md": torture_parts(RESULTS / "torture.json"),
     }
+
+
+def context_parts() -> dict[str, str]:
+    """The parts of docs/context.md; the real model's only once somebody has kept a report."""
+    texts = context_report.markdown(json.loads((RESULTS / "context_policies.json").read_text()))
+    chat = RESULTS / "chat_loop.json"
+    return texts | ({"context_chat": context_report.chat_table(json.loads(chat.read_text()))} if chat.exists() else {})
+
+
+def economics_parts() -> dict[str, str]:
+    """Every table of docs/economics.md."""
+    report = json.loads((RESULTS / "economics.json").read_text())
+    return {**economics_verdicts.parts(report), **economics_report.parts(report)}
 
 
 def policies_parts(report: Path) -> dict[str, str]:

@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from lib.limits import RawDisk, best_memcpy
 from lib.machine import conditions, has_bfloat16
-from lib.model import cache_dir, load_model, resolve_model
+from lib.model import load_model, resolve_model
 from lib.random_model import free_bytes, random_model
 from lib.reload import LengthResult, ReloadBench, Subject
 from lib.reload_report import break_even_tokens, computed_ratios, draw, price_tag, rows_of, table, words
@@ -28,6 +27,8 @@ from lib.results import write_json
 from lib.shapes import SHAPES, flop_per_kv_byte, layers_that_fit
 from lib.text import prompt_ids
 
+from kvtier.calibrate.limits import RawDisk, best_memcpy
+from kvtier.calibrate.places import cache_dir
 from kvtier.format import FORMAT_VERSION
 from kvtier.integrations.transformers import CachedLM, namespace_of
 

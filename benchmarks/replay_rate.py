@@ -23,8 +23,8 @@ from typing import Any
 
 from lib.machine import conditions
 from lib.results import write_json
-from lib.stats import interleave
 
+from kvtier.calibrate.stats import interleave
 from kvtier.policy.registry import POLICIES
 from kvtier.sim.reading import open_trace
 from kvtier.sim.replay import Replay
@@ -54,14 +54,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=5, help="interleaved repetitions (default: %(default)s)")
     parser.add_argument("--policies", nargs="+", choices=tuple(POLICIES), default=list(POLICIES), metavar="NAME")
     parser.add_argument("--agentic", action="store_true", help="also the agentic trace, a minute or two a policy")
+    parser.add_argument("--jobs", type=int, default=1, help="agentic replays at a time, on a core each (%(default)s)")
     parser.add_argument("--json", help="write the results here; - for standard output")
     args = parser.parse_args(argv)
     traces = directory(args.traces)
     rows = conversation_rows(traces / CONVERSATION, args.policies, args.runs)
     if args.agentic:
-        rows += agentic_rows(traces / AGENTIC, args.policies)
+        rows += agentic_rows(traces / AGENTIC, args.policies, args.jobs)
     print(table(rows))
-    about = {**conditions(), "libcachesim": version_of_theirs(), "runs": args.runs}
+    about = {**conditions(), "libcachesim": version_of_theirs(), "runs": args.runs, "agentic_jobs": args.jobs}
     write_json({"benchmark": "replay_rate", "conditions": about, "rows": rows}, args.json)
     return 0
 
@@ -104,15 +105,14 @@ def conversation_rows(path: Path, policies: list[str], runs: int) -> list[dict[s
     return [row("conversation", key, statistics.median(seconds[" ".join(key)]), said) for key, said in found.items()]
 
 
-def agentic_rows(path: Path, policies: list[str]) -> list[dict[str, Any]]:
+def agentic_rows(path: Path, policies: list[str], jobs: int) -> list[dict[str, Any]]:
     """The whole trace of coding agents in one tier, once for each policy."""
     rows = []
-    context = multiprocessing.get_context("spawn")
-    for name in policies:
-        print(f"agentic trace, {name} ...", file=sys.stderr, flush=True)
-        with context.Pool(1) as pool:
-            seconds, said = pool.apply(play_alone, (path, name))
-        rows.append(row("agentic", ("kvtier", name, "requests, one tier"), seconds, said))
+    with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
+        played = pool.imap(partial(play_alone, path), policies, chunksize=1)
+        for name, (seconds, said) in zip(policies, played, strict=True):
+            print(f"agentic trace, {name}: {seconds:.0f} s", file=sys.stderr, flush=True)
+            rows.append(row("agentic", ("kvtier", name, "requests, one tier"), seconds, said))
     return rows
 
 

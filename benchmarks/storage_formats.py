@@ -21,12 +21,13 @@ import torch
 from lib.errors import BenchError
 from lib.formats import block_list, computed, fidelity, rounded, speeds
 from lib.formats_report import draw, table
-from lib.limits import best_memcpy
 from lib.machine import conditions
 from lib.model import load_model, resolve_model
 from lib.results import write_json
 from lib.text import prompt_ids
 
+from kvtier.calibrate.limits import best_memcpy
+from kvtier.errors import MeasureError
 from kvtier.integrations.transformers import kv_spec
 
 MOST_BLOCKS = 64
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         model, tokenizer = load_model(resolve_model(args.model), torch.float32)
         with tempfile.TemporaryDirectory(prefix="kvtier-formats-", dir=args.store) as name:
             report = measure(args, model, tokenizer, Path(name))
-    except BenchError as exc:
+    except (BenchError, MeasureError) as exc:
         print(f"storage_formats: {exc}", file=sys.stderr)
         return 2
     report["conditions"]["seconds"] = time.perf_counter() - began

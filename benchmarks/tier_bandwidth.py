@@ -21,12 +21,13 @@ import torch
 from lib.bandwidth import Cell, KvtierDisk
 from lib.bandwidth_report import draw, table
 from lib.caller import seen_by_the_caller
-from lib.limits import best_memcpy
 from lib.machine import conditions
 from lib.results import write_json
 from lib.rivals import RIVALS, PlainLMDB
 from lib.stages import stages
 from lib.sustained import sustained
+
+from kvtier.calibrate.limits import best_memcpy
 
 KIB, MIB = 1 << 10, 1 << 20
 SMOLLM2_BLOCK = 1440 * KIB

@@ -114,8 +114,6 @@ class Books:
         self.begin(node, tier)
         if not node.tiers:
             self.index.detach(node)
-        elif node.fastest > tier:
-            self._come_down(node)
         return Move(node.key, tier, None)
 
     @property
@@ -127,7 +125,7 @@ class Books:
         assert isinstance(self._only, Reconsidering)
         self._only.reconsider(node.key)
 
-    def _come_down(self, node: Node) -> None:
+    def come_down(self, node: Node) -> None:
         """A block falls back on a copy further down, which is then as young as one that sinks there now.
 
         Else it would come to leave long before those of its descendants that do sink, and be asked about in vain.

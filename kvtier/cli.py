@@ -23,13 +23,17 @@ from kvtier.errors import ConfigError, KVTierError
 
 #: Where each command is.
 COMMANDS: dict[str, str] = {
+    "bill": "kvtier.commands.bill",
+    "calibrate": "kvtier.commands.calibrate",
     "check": "kvtier.commands.check",
     "compact": "kvtier.commands.compact",
+    "context": "kvtier.commands.context",
     "cost": "kvtier.commands.cost",
     "export": "kvtier.commands.export",
     "import": "kvtier.commands.import_",
     "inspect": "kvtier.commands.inspect",
     "oracle": "kvtier.commands.oracle",
+    "report": "kvtier.commands.report",
     "simulate": "kvtier.commands.simulate",
     "sweep": "kvtier.commands.sweep",
     "trace": "kvtier.commands.trace",

@@ -20,7 +20,7 @@ from kvtier.errors import (
 )
 from kvtier.hashing import BlockHash
 from kvtier.health import Breaker
-from kvtier.leases import live
+from kvtier.leases import live, release_lapsed
 from kvtier.metrics import Metrics
 from kvtier.placement import Placement
 from kvtier.rates import LoadRates
@@ -138,11 +138,11 @@ class Core:
         return f"degraded: {'; '.join(told)}" if told else "ok"
 
     def follow(self) -> list[Move]:
-        """Learn what has become of tiers that change by themselves; returns the drops that follow.
+        """Learn what has become of tiers that change by themselves, or with time; returns the moves that follow.
 
         Quick if nothing has changed, and if another thread is at it.
         """
-        moves: list[Move] = []
+        moves = self._expire() if self.placement.expires else []
         if self._ailing:
             self._try_again()
         if self._shared and self._following.acquire(blocking=False):
@@ -151,6 +151,14 @@ class Core:
                     moves += self._follow_one(tier, asked)
             finally:
                 self._following.release()
+        return moves
+
+    def _expire(self) -> list[Move]:
+        """Moves of blocks whose time is over."""
+        with self.lock:
+            release_lapsed(self.placement.index)
+            moves = self.placement.plan_expire()
+            self.metrics.add("expired_blocks", len(moves))
         return moves
 
     def _follow_one(self, tier: int, asked: SharedTier) -> list[Move]:

@@ -7,6 +7,8 @@
     ├── TokenError             (ValueError)     a prompt that cannot be named
     ├── SpecMismatchError      (ValueError)     a payload of the wrong geometry
     ├── UnsupportedModelError  (TypeError)      a model whose cache cannot be restored exactly
+    ├── MeasureError                            a measurement that cannot be made on this machine
+    │   └── NotColdError                        a file that should be on disk only is still in memory
     ├── StreamBrokenError                       a layer that was promised will not come
     ├── CorruptBlockError                       a stored record is not what its name says; has .key
     └── TierError                               a tier could not do its job; has .tier
@@ -51,6 +53,14 @@ class SpecMismatchError(KVTierError, ValueError):
 
 class UnsupportedModelError(KVTierError, TypeError):
     """A model whose cache kvtier cannot restore exactly."""
+
+
+class MeasureError(KVTierError):
+    """A measurement that cannot be made here, or that would not be of what it says."""
+
+
+class NotColdError(MeasureError):
+    """The page cache still holds a file whose reading was about to be timed."""
 
 
 class StreamBrokenError(KVTierError):

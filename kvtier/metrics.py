@@ -18,6 +18,7 @@ COUNTERS = {
     "demoted_blocks": "blocks that sank to a slower tier",
     "copied_blocks": "blocks copied to the last tier by flush, close or write on insertion",
     "dropped_blocks": "copies deleted from a tier",
+    "expired_blocks": "copies that left a tier because their time was over",
     "lost_blocks": "blocks given up because a move failed",
     "damaged_blocks": "blocks that failed verification, and unreadable index entries; also as damaged_blocks.<kind>",
     "shadow_checks": "hits that were computed once more without the store (CachedLM(shadow=...))",

@@ -60,6 +60,11 @@ class Placement:
         """Tiers it decides over."""
         return len(self._rules)
 
+    @property
+    def expires(self) -> bool:
+        """Whether blocks go by time in some tier, so that ``plan_expire`` is to be called."""
+        return bool(self._expiring)
+
     def used_blocks(self, tier: int) -> int:
         """Places taken in a tier: blocks held, arriving and leaving."""
         return self._used[tier]
@@ -95,6 +100,20 @@ class Placement:
 
     # Plans
 
+    def worth_writing(self, chain: Chain, dst: int = 0) -> Chain:
+        """A chain up to the first block that is not held and not worth writing to a tier.
+
+        To be asked once for each prompt, before its plans: an admission may count what it lets in.
+        """
+        admission = self._rules[dst].admission
+        if admission is None:
+            return chain
+        new = [key for key in chain.keys if self.index.get(key) is None]
+        worth = admission.admit(new)
+        if worth == len(new):
+            return chain
+        return chain.part(0, chain.keys.index(new[worth]))
+
     def plan_write(
         self, chain: Chain, dst: int = 0, *, hold: Sequence[BlockHash] = (), demote: bool = True
     ) -> list[Move]:
@@ -112,11 +131,11 @@ class Placement:
         """
         new: list[Move] = []
         before = [label.parent for label in chain.labels[:1]]  # of a chain that starts mid-prompt
-        chain = self._worth_writing(chain, dst)
         with Sweep(self._books, [*before, *chain.keys, *hold], may_sink=True, demote=demote) as sweep:
+            quiet = self._intake.is_quiet
             for key, label in zip(chain.keys, chain.labels, strict=True):
                 node = self.index.get(key)
-                if node is None and self._intake.claim(key, label):
+                if node is None and not quiet and self._intake.claim(key, label):
                     continue
                 if node is None:
                     if not self._books.parent_alive(label) or not sweep.reserve(dst):
@@ -175,16 +194,20 @@ class Placement:
     def plan_expire(self) -> list[Move]:
         """Orders for blocks whose time in a tier is over: they sink, or go with all that hangs on them.
 
-        A block that is leased or in flight is asked about again by the next call.
+        A block that is in flight, or that a lease needs, is asked about again by the next call.
         """
         moves: list[Move] = []
         for tier, policy in self._expiring:
+            stuck: list[Node] = []
             with Sweep(self._books, ()) as sweep:
                 for key in policy.lapsed():
-                    node = self.index.get(key)
-                    if node is not None and node.tiers >> tier & 1 and not node.moves and not node.leases:
-                        moves += sweep.send_away(node, tier)
+                    node = self.index[key]
+                    if not (node.moves or node.leases or sweep.send_away(node, tier)):
+                        stuck.append(node)
             moves += sweep.orders()
+            for node in stuck:  # now: what hangs on it may lie in a tier that was in the midst of a sweep
+                if not (node.dead or any(each.leases for each in self.index.subtree(node))):
+                    moves += self._books.kill(node)
         return moves
 
     # Reports
@@ -212,7 +235,9 @@ class Placement:
                         self._intake.adopt(key)
                     if src is not None and dst < src:
                         self._drop_below(node, src)
-            if not (quiet and node.tiers and not node.doomed):
+            if quiet and not node.doomed and (node.tiers or node.dead):
+                self.index.sweep_out(node)  # nothing else can follow
+            else:
                 follow += self._end(node)
         for tier, victims in sunk.items():  # they come worst first, not head first
             self._insert(tier, reversed(victims))
@@ -304,17 +329,6 @@ class Placement:
         for node in self.index.awake():
             assert node.tiers or node.moves, "a node without a copy or a move"
             assert node.depth == 0 or (node.parent is not None and not node.parent.dead), "an orphan"
-
-    def _worth_writing(self, chain: Chain, tier: int) -> Chain:
-        """A chain up to the first block that is not held and not worth writing to a tier."""
-        admission = self._rules[tier].admission
-        if admission is None:
-            return chain
-        new = [key for key in chain.keys if self.index.get(key) is None]
-        worth = admission.admit(new)
-        if worth == len(new):
-            return chain
-        return chain.part(0, chain.keys.index(new[worth]))
 
     def _insert(self, tier: int, nodes: Iterable[Node]) -> None:
         """Blocks have come to a tier, less those that a later move of their batch took along."""

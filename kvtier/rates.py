@@ -8,6 +8,10 @@ below zero. Relative, because then a run that was held up counts for little: pre
 less than it took is an error of at most one. None below zero, because then a prediction is
 never negative and never falls when there is more to do.
 
+What a profile says of the machine is believed of work larger than what was observed covers, and of
+no other: had it gone into the fit, a profile that promises too much could never be disproved,
+because being slower than predicted counts for little.
+
 The newest observations count most, but the last ones of each size are kept: a thousand
 one-token passes after full hits must not wash out what a long prompt once took.
 
@@ -22,11 +26,13 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kvtier.econ.profile import Profile, TierProfile
 
 #: An observation's weight falls by this factor with every later one, down to the floor.
 _FORGET = 0.95
@@ -65,13 +71,20 @@ class Cost:
     largest: float
     """The largest first term observed."""
 
+    profiled: Cost | None = None
+    """What a profile says, for work that was not observed; None without one."""
+
     def seconds(self, terms: Sequence[float], *, beside: bool = False) -> float:
         """Predicted seconds for an amount of work."""
-        alone = sum(weight * term for weight, term in zip(self.weights, terms, strict=True))
+        weights = self.weights if self.profiled is None or self._observed(terms[0]) else self.profiled.weights
+        alone = sum(weight * term for weight, term in zip(weights, terms, strict=True))
         return alone * self.beside if beside else alone
 
     def covers(self, first_term: float) -> bool:
-        """Whether enough was observed to predict work of this size."""
+        """Whether enough is known to predict work of this size."""
+        return self._observed(first_term) or (self.profiled is not None and self.profiled.covers(first_term))
+
+    def _observed(self, first_term: float) -> bool:
         return self.num_seen >= _ENOUGH and first_term <= _REACH * self.largest
 
 
@@ -79,6 +92,9 @@ class Rate:
     """Learns the cost of one kind of work: what one of each of its terms takes.
 
     The first term is its size: until more is known, all seconds are put down to that.
+
+    Args:
+        profiled: What a profile says of it.
 
     Example:
         >>> rate = Rate()
@@ -88,7 +104,8 @@ class Rate:
         [0.5, 3.0]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, profiled: Cost | None = None) -> None:
+        self._profiled = profiled
         self._kept: dict[Hashable, deque[tuple[int, tuple[float, ...], float]]] = {}
         """By size: number of the observation, terms, seconds."""
         self._num_seen = 0
@@ -124,12 +141,12 @@ class Rate:
         kept.append((self._num_seen, tuple(terms), seconds))
 
     def cost(self) -> Cost | None:
-        """What is known now; None before the first observation."""
+        """What is known now; None before the first observation and without a profile."""
         if not self._num_seen:
-            return None
+            return None if self._profiled is None else replace(self._profiled, beside=max(1.0, self._beside))
         if self._weights is None:
             self._weights = self._fitted()
-        return Cost(self._weights, max(1.0, self._beside), self._num_seen, self._largest)
+        return Cost(self._weights, max(1.0, self._beside), self._num_seen, self._largest, self._profiled)
 
     def covers(self, first_term: float) -> bool:
         """See ``Cost.covers``; without working out the cost."""
@@ -180,6 +197,21 @@ def prefill_terms(start: int, stop: int, step: int | None = None) -> tuple[int, 
     """
     passes = 1 if step is None else -(-stop // step) - start // step
     return stop - start, (stop * (stop + 1) - start * (start + 1)) // 2, passes if stop > start else 0
+
+
+def profiled_prefill(profile: Profile) -> Cost:
+    """What a profile says of computing, by ``prefill_terms``."""
+    rate = Rate()
+    for point in profile.prefill:
+        rate.observe(prefill_terms(0, point.tokens), profile.prefill_s(0, point.tokens))
+    cost = rate.cost()
+    assert cost is not None
+    return replace(cost, num_seen=max(_ENOUGH, cost.num_seen))
+
+
+def _profiled_load(tier: TierProfile) -> Cost:
+    """What a profile says of reading from a tier, by bytes and requests."""
+    return Cost((1 / tier.read_bytes_per_s.value, tier.latency_s.value), 1.0, _ENOUGH, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +278,14 @@ class LoadRates:
         if not crowded or not rate.covers(num_bytes):
             rate.observe((num_bytes, 1), seconds, beside=beside)
 
-    def costs(self) -> LoadCosts:
-        """What is known now."""
-        known = {tier: rate.cost() for tier, rate in self._rates.items()}
+    def costs(self, profile: Profile | None = None) -> LoadCosts:
+        """What is known now, and what a profile says of the rest."""
+        found = {tier: rate.cost() for tier, rate in self._rates.items()}
+        known = {tier: cost for tier, cost in found.items() if cost is not None}
+        for name, tier in {} if profile is None else profile.tiers.items():
+            said = _profiled_load(tier)
+            known[name] = replace(known[name], profiled=said) if name in known else said
         return LoadCosts(
-            {tier: cost for tier, cost in known.items() if cost is not None},
+            known,
             {tier: tuple(users.values()) for tier, users in self._queued.items() if users},
         )

@@ -35,11 +35,13 @@ class Sweep:
         self._demote = demote
         self._drops: list[list[Move]] = [[] for _ in books.rules]
         self._copies: list[list[Move]] = [[] for _ in books.rules]
-        self._spare = [0] * (len(books.rules) + 1)
-        """Places set aside for victims of the tier above and not used yet; none below the last."""
+        self._spare = [0] * len(books.rules)
+        """Places set aside for victims of the tier above and not used yet."""
         self._sinks = [False] * len(books.rules)
         """Whether the block that may leave a tier is worth a place below, as decided last."""
         self._victims: list[Generator[BlockHash] | None] = [None] * len(books.rules)
+        self._fallen: list[Node] = []
+        """Blocks that fall back on a copy further down."""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -47,7 +49,9 @@ class Sweep:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-        for tier, unused in enumerate(self._spare[:-1]):
+        for node in self._fallen:  # now: the policy below may have been in the midst of a sweep
+            self._books.come_down(node)
+        for tier, unused in enumerate(self._spare):
             self._books.used[tier] -= unused
 
     def orders(self) -> list[Move]:
@@ -68,7 +72,7 @@ class Sweep:
             victims = self._victims[tier] = self._stack.enter_context(closing(self._leavers(tier)))
         victim = next(victims, None)
         if victim is not None:
-            self._send_off(books.index[victim], tier)
+            self._send_off(books.index.nodes[victim], tier)  # awake, since it was asked about
         elif (order := books.drop_stranger(tier)) is not None:
             self._drops[tier].append(order)
         else:
@@ -76,16 +80,16 @@ class Sweep:
         books.used[tier] += 1  # the victim's place is freed by its commit, ours starts now
         return True
 
-    def send_away(self, node: Node, tier: int) -> list[Move]:
-        """Order a block out of a tier whether it is a leaf or not; returns the drops of what hung on it.
+    def send_away(self, node: Node, tier: int) -> bool:
+        """Order a block out of a tier whether it is a leaf or not; False if no other tier has it or takes it.
 
         It sinks, where there is another tier below that it is worth a place in.
         """
         if self._lies_near(node, tier) or self._would_sink(node.key, tier) or node.tiers & ~(1 << tier):
             self._books.rules[tier].policy.remove([node.key])
             self._send_off(node, tier)
-            return []
-        return self._books.kill(node)
+            return True
+        return False
 
     def _leavers(self, tier: int) -> Generator[BlockHash]:
         """Who leaves a tier, in this order."""
@@ -96,7 +100,8 @@ class Sweep:
                 yield from victims
 
     def _may_leave(self, tier: int, protected: set[BlockHash], key: BlockHash) -> bool | None:
-        node = self._books.index[key]
+        index = self._books.index
+        node = index.nodes.get(key) or index[key]
         if node.leases or node.moves or (key in protected and not self._may_sink):
             return False
         if self._lies_near(node, tier) or self._would_sink(key, tier) or node.tiers & ~(1 << tier):
@@ -113,18 +118,26 @@ class Sweep:
         return bool(node.tiers & (4 << tier) - 1 & ~(1 << tier))
 
     def _would_sink(self, key: BlockHash, tier: int) -> bool:
-        """Whether a block is worth a place below, and there is one; it is then set aside."""
-        self._sinks[tier] = self._room_below(tier) and self._is_worth(key, tier + 1)
+        """Whether a block is worth a place below, and there is one; it is then set aside.
+
+        In this order, or somebody would have to leave for a block that does not come.
+        """
+        if tier + 1 == len(self._sinks):
+            return False
+        self._sinks[tier] = self._demote and self._is_worth(key, tier + 1) and self._room_below(tier)
         return self._sinks[tier]
 
     def _is_worth(self, key: BlockHash, tier: int) -> bool:
+        """Whether there is such a tier, and its admission lets a block in."""
+        if tier == len(self._books.rules):
+            return False
         admission = self._books.rules[tier].admission
         return admission is None or admission.admit([key]) > 0
 
     def _room_below(self, tier: int) -> bool:
         """One place in the next tier is set aside for a victim of this one, if there can be one."""
         below = tier + 1
-        if not self._spare[below] and below < len(self._victims) and self._demote and self.reserve(below):
+        if not self._spare[below] and self.reserve(below):
             self._spare[below] += 1
         return self._spare[below] > 0
 
@@ -132,6 +145,8 @@ class Sweep:
         """Order a block out of a tier: dropped if its copy here is worth little, or if it was found not to sink."""
         if self._lies_near(node, tier) or not self._sinks[tier]:
             self._drops[tier].append(self._books.drop(node, tier))
+            if node.tiers and node.fastest > tier:
+                self._fallen.append(node)
             return
         self._spare[tier + 1] -= 1
         node.tiers &= ~(1 << tier)

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, Self
 from weakref import WeakSet
 
@@ -28,15 +29,15 @@ from numpy.typing import NDArray
 
 from kvtier.answers import Flushed, Hit, Stored
 from kvtier.core import Core
-from kvtier.errors import ConfigError, SpecMismatchError, TierClosedError, TierError
+from kvtier.econ.profile import Profile
+from kvtier.errors import SpecMismatchError, TierClosedError, TierError
 from kvtier.hashing import BlockHash, Chain, Namespace, name_chain
 from kvtier.leases import name_leaked, release_lapsed
 from kvtier.listing import Listing
 from kvtier.neighbours import explained, neighbours_of
-from kvtier.placement import Placement, TierRules
-from kvtier.policy.lru import LRU
 from kvtier.rates import LoadCosts
 from kvtier.reader import Reader
+from kvtier.ruling import Ruling, check_options, placement_of
 from kvtier.streaming import Arrivals, Stream, parts_of
 from kvtier.tiers.base import SharedTier, Tier, check_blocks, check_layers, check_tiers
 from kvtier.tiers.batches import wait_for
@@ -61,16 +62,17 @@ class TieredStore:
             written, and eviction costs nothing; what the background cannot keep up with sinks later).
         promote: Copy blocks that a get found below up to the fastest tier, in the background.
         put_patience_s: Longest a put waits for room that the background is making, before it drops
-            victims instead of letting them sink. 0.05 s is what a disk of 1.3 GB/s takes for one batch
-            of the background (64 MiB), so a put that meets such a disk at work mostly finds places when
-            the batch ends; it is also about as long as a user does not notice in a stream of tokens. 0
-            never waits.
+            victims instead of letting them sink. 0.05 s is what a disk of 1.3 GB/s takes for a batch of the
+            background (64 MiB), and about as long as a user does not notice in a stream of tokens. 0 never waits.
         group_age_s: Longest that a few blocks on their way to a durable tier wait for others to be
             committed with. Nobody waits for that: a flush, a close, a prefetch and a put in need of
             places cut it short. 0 commits what there is.
+        policy: Who leaves a full tier, by name, see ``kvtier.policy.registry``; one for all tiers, or one for each.
+        admission: What is worth writing to a tier, likewise. What is not counts as refused.
+        ttl_s: Seconds for which a tier keeps a block after its last use, likewise; None for as long as there is room.
 
     Raises:
-        ConfigError: No tier, two with one name, or a time below 0.
+        ConfigError: No tier, two with one name, a time below 0, or a policy or admission that is not known.
         SpecMismatchError: A tier has another block size.
     """
 
@@ -83,23 +85,20 @@ class TieredStore:
         promote: bool = True,
         put_patience_s: float = 0.05,
         group_age_s: float = 0.02,
+        policy: str | Sequence[str] = "lru",
+        admission: str | Sequence[str] = "all",
+        ttl_s: float | Sequence[float | None] | None = None,
     ) -> None:
         check_tiers(tiers, namespace.spec.block_bytes)
-        for name, seconds in (("put_patience_s", put_patience_s), ("group_age_s", group_age_s)):
-            if not seconds >= 0:
-                raise ConfigError(f"{name} must be 0 or more seconds, got {seconds!r}")
-        if write not in {"on_eviction", "on_insertion"}:
-            raise ConfigError(f"write must be 'on_eviction' or 'on_insertion', got {write!r}")
+        check_options(write, put_patience_s=put_patience_s, group_age_s=group_age_s)
         self.namespace = namespace
         self.spec = namespace.spec
         self.tiers = tuple(tiers)
         self._promote = promote
         self._behind = write_behind_blocks(tiers)
-        rules = [
-            TierRules(tier.capacity_bytes // tier.block_bytes - (0 if i else self._behind), LRU(), tier.durable)
-            for i, tier in enumerate(tiers)
-        ]
-        self._core = core = Core(self.tiers, Placement(rules), set_aside_blocks=self._behind)
+        ruling = Ruling(policy=policy, admission=admission, ttl_s=ttl_s)
+        placement = placement_of(tiers, ruling, set_aside_blocks=self._behind)
+        self._core = core = Core(self.tiers, placement, set_aside_blocks=self._behind)
         pinned = torch.cuda.is_available() and any(tier.any_device for tier in tiers)
         self._mover = Mover(core, pinned=pinned, group_age_s=group_age_s)
         self._reader = Reader(core, self._mover, pinned=pinned)
@@ -262,12 +261,13 @@ class TieredStore:
         if self._promote:
             with self._core.lock:
                 moves = self._core.placement.plan_promote(keys)
-            self._mover.submit(moves)
+            # Once there, they are put in order with the blocks of their prompt that were there before.
+            self._mover.submit(moves, partial(self._core.placement.arrange, keys) if moves else None)
 
-    def load_costs(self) -> LoadCosts:
-        """What reading from each tier takes, learnt from the reads so far, and what is queued there."""
+    def load_costs(self, profile: Profile | None = None) -> LoadCosts:
+        """What reading from each tier takes, learnt from a profile and the reads so far, and what is queued there."""
         with self._core.lock:
-            return self._core.loads.costs()
+            return self._core.loads.costs(profile)
 
     def prefetch(self, tokens: Tokens) -> Transfer:
         """Start bringing a prompt's leading blocks up to the fastest tier."""

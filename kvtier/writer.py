@@ -79,6 +79,9 @@ class Writer:
     def write(self, part: Chain, blocks: Sequence[torch.Tensor], prompt: Chain) -> int:
         """Store the blocks of a part of a prompt that are not held, head first; returns how many are new."""
         deadline = time.monotonic() + self._patience_s
+        with self._core.lock:
+            part = self._core.placement.worth_writing(part)
+        blocks = blocks[: len(part)]
         window = self._behind or max(1, len(part))
         num_new = 0
         for first in range(0, len(part), window):
@@ -102,7 +105,7 @@ class Writer:
                 missing = self._missing(part)  # while it waited, others stored or dropped some
                 new, at_once, later = self._plan(part, prompt, demote=demote)
                 waited_for = self._mover.num_pending
-            taken = self._take_up(new, at_once, later, part, blocks)
+            taken = self._take_up(new, at_once, later, part, blocks, prompt=prompt)
             num_new += taken
             if taken < len(new):
                 return num_new, False
@@ -150,7 +153,14 @@ class Writer:
             return remaining > 0 and (not self._mover.num_pending or self._core.lock.wait(remaining))
 
     def _take_up(
-        self, new: list[Move], at_once: list[Move], later: list[Move], part: Chain, blocks: Sequence[torch.Tensor]
+        self,
+        new: list[Move],
+        at_once: list[Move],
+        later: list[Move],
+        part: Chain,
+        blocks: Sequence[torch.Tensor],
+        *,
+        prompt: Chain,
     ) -> int:
         """Make room where that is to be done first, write new blocks, and leave the rest to the background.
 
@@ -168,7 +178,7 @@ class Writer:
                 follow = self._core.settle(stored, [move for move in new if move in lost])
                 self._mover.submit(later + follow, partial(self._pay, owed) if owed else None)
                 if self._max_copies and stored:
-                    self._copy_down(stored)
+                    self._copy_down(stored, prompt)
         return len(list(takewhile(lambda move: move not in lost, new)))
 
     def _copy_in(self, new: list[Move], part: Chain, blocks: Sequence[torch.Tensor]) -> set[Move]:
@@ -191,17 +201,18 @@ class Writer:
             return {move for move in new if not isinstance(exc, BlockRefusedError) or move.key in exc.keys}
         return set()
 
-    def _copy_down(self, new: list[Move]) -> None:
+    def _copy_down(self, new: list[Move], prompt: Chain) -> None:
         """Queue copies of new blocks to the last tier, head first, as far as the bound allows. Under the lock."""
         room = self._max_copies - self._copies
         self._core.metrics.add("skipped_copies", max(0, len(new) - room))
         moves = self._core.placement.plan_copy_down([move.key for move in new[:room]])
         count = sum(move.keep for move in moves)
         self._copies += count
-        self._mover.submit(moves, partial(self._copied, count) if count else None)
+        self._mover.submit(moves, partial(self._copied, count, prompt) if count else None)
 
-    def _copied(self, count: int) -> None:
+    def _copied(self, count: int, prompt: Chain) -> None:
         self._copies -= count
+        self._core.placement.arrange(prompt.keys)  # its head may have been there before, and be older
 
     def _pay(self, places: int) -> None:
         self._owed -= places

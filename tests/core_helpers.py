@@ -36,8 +36,41 @@ def entries(*words):
     return [(key(each), label(each)) for each in words]
 
 
-def make(*capacities, durable=()):
-    return Placement([TierRules(blocks, LRU(), durable=tier in durable) for tier, blocks in enumerate(capacities)])
+def make(*capacities, durable=(), policy=lambda _: LRU(), admissions=None):
+    """A placement; ``policy`` makes one of a capacity, ``admissions`` are by tier."""
+    admissions = admissions or {}
+    return Placement(
+        [
+            TierRules(blocks, policy(blocks), durable=tier in durable, admission=admissions.get(tier))
+            for tier, blocks in enumerate(capacities)
+        ]
+    )
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self):
+        self.now_s = 0.0
+
+    def __call__(self):
+        return self.now_s
+
+
+class Only:
+    """Admission of some words, and what it was asked and told."""
+
+    def __init__(self, *words):
+        self.words = set(words)
+        self.asked = []
+        self.touched = []
+
+    def touch(self, keys):
+        self.touched += map(word, keys)
+
+    def admit(self, keys):
+        self.asked += map(word, keys)
+        return next((i for i, key in enumerate(keys) if word(key) not in self.words), len(keys))
 
 
 def show(moves):

@@ -119,8 +119,257 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/context/messages.py",
+        tests=("tests/context/test_messages.py", "tests/context/test_policies.py"),
+        mutants=(
+            Mutant('{"system", "developer", "tools"}', '{"system", "developer"}', "tools are dropped"),
+            Mutant("isinstance(self.tokens, bool) or self", "self", "True passes for a token"),
+            Mutant("self.tokens < 0", "self.tokens < -1", "a negative message"),
+            Mutant(
+                "range(self.num_head + 1, len(self.messages))",
+                "range(self.num_head + 1, len(self.messages) + 1)",
+                "the request is dropped",
+            ),
+            Mutant("self.messages[number - 1].tokens", "self.messages[number].tokens", "lengths of other cuts"),
+            Mutant("number not in joined and ", "", "a result without its call"),
+            Mutant("if length <= limit_tokens)", "if length < limit_tokens)", "what just fits is dropped"),
+            Mutant(
+                "limit_tokens), self.last)", "limit_tokens), self.num_head)", "a chat that cannot fit is sent whole"
+            ),
+            Mutant("return self.messages[: self.num_head] + ", "return ", "the head is dropped"),
+            Mutant("range(made[call] + 1, number + 1)", "range(made[call] + 1, number)", "a cut right before a result"),
+            Mutant("range(made[call] + 1, number + 1)", "range(made[call], number + 1)", "no cut before a call"),
+            Mutant("if call not in made:", "if False:", "an orphaned result is a KeyError"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/ledger.py",
+        tests=("tests/context/test_ledger.py",),
+        mutants=(
+            Mutant("if not ttl_s > 0:", "if ttl_s < 0:", "a lifetime of nothing"),
+            Mutant("if now_s >= self._sweep_s:", "if False:", "grows for ever"),
+            Mutant("child.expires_s <= now_s", "child.expires_s < now_s", "alive at its last moment"),
+            Mutant("self.ttl_s if ttl_s is None else ttl_s", "self.ttl_s", "an hour is five minutes"),
+            Mutant("max(node.expires_s, expires_s)", "expires_s", "a short lifetime cuts a long one"),
+            Mutant("max(node.expires_s, expires_s)", "node.expires_s or expires_s", "reads refresh nothing"),
+            Mutant("tokens + message.tokens", "message.tokens", "the last message alone"),
+            Mutant("if child.expires_s > now_s}", "if child.expires_s > now_s + 5}", "forgets what lives"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/prices.py",
+        tests=("tests/context/test_policies.py", "tests/context/test_formulas.py"),
+        mutants=(
+            Mutant("price >= 0)", "price >= -1)", "a negative price"),
+            Mutant("math.isfinite(price) and ", "", "an infinite price"),
+            Mutant("self.read > self.write", "self.read > 2 * self.write", "a read dearer than a write"),
+            Mutant("self.write * (tokens - live_tokens)", "self.write * tokens", "what is read is paid twice"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/base.py",
+        tests=("tests/context/test_policies.py",),
+        mutants=(
+            Mutant("isinstance(limit, bool) or ", "", "True passes for a limit"),
+            Mutant("if low_tokens > high_tokens:", "if False:", "limits the wrong way round"),
+            Mutant("if chat.head_tokens > self.high_tokens:", "if False:", "a head over the limit"),
+            Mutant(
+                "if self._last.first is None:",
+                "if False:",
+                "a chat that was not cut is cut where its first message goes",
+            ),
+            Mutant("chat.messages[cut].key == key]", "cut == place]", "a deletion moves the cut"),
+            Mutant(
+                "min(same, key=lambda cut: abs(cut - place), default=None)",
+                "min(same, default=None)",
+                "an equal message further up",
+            ),
+            Mutant("if cut > chat.num_head else None)", "if cut >= chat.num_head else None)", "uncut is taken for cut"),
+            Mutant("live_tokens=min(live(messages), tokens)", "live_tokens=live(messages)", "more live than sent"),
+            Mutant(
+                'reason="whole" if cut == chat.num_head else reason', "reason=reason", "a whole chat is said to be cut"
+            ),
+            Mutant("max(0, tokens - high_tokens)", "0", "too long, and nobody says so"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/limits.py",
+        tests=("tests/context/test_policies.py",),
+        mutants=(
+            Mutant(
+                "cut = chat.within(self.high_tokens)",
+                "cut = chat.within(self.high_tokens - 1)",
+                "a window one token short",
+            ),
+            Mutant("cut = chat.num_head if last is None else last", "cut = chat.num_head", "the memory is not used"),
+            Mutant(
+                "if chat.lengths[cut] > self.high_tokens:",
+                "if chat.lengths[cut] >= self.high_tokens:",
+                "cut at the limit, not above",
+            ),
+            Mutant(
+                'chat.within(self.low_tokens), live, "trimmed"',
+                'chat.within(self.high_tokens), live, "trimmed"',
+                "hysteresis slides",
+            ),
+            Mutant(
+                "max(cut, chat.within(self.low_tokens))", "chat.within(self.low_tokens)", "an expired chat grows back"
+            ),
+            Mutant("<= chat.head_tokens:", "< chat.head_tokens:", "a live head hides that the rest expired"),
+            Mutant("if low != cut and ", "if ", "a short chat is said to have expired"),
+            Mutant("max(0, -(-(total", "max(1, -(-(total", "a short chat loses a chunk"),
+            Mutant(
+                "-(-(total - self.high_tokens) // self.chunk_tokens)",
+                "(total - self.high_tokens) // self.chunk_tokens",
+                "a chunk too few",
+            ),
+            Mutant(
+                "cut = chat.within(total - chunks * self.chunk_tokens)",
+                "cut = chat.within(self.high_tokens)",
+                "a chunked drop slides",
+            ),
+            Mutant("or isinstance(chunk_tokens, bool) or not", "or not", "True passes for a chunk"),
+            Mutant("1 <= chunk_tokens < high_tokens", "0 <= chunk_tokens < high_tokens", "a chunk of nothing"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/lasting.py",
+        tests=("tests/context/test_policies.py", "tests/context/test_context_properties.py"),
+        mutants=(
+            Mutant(
+                "key=lambda cut: (found[cut], -cut))",
+                "key=lambda cut: (found[cut], cut))",
+                "of equals the one that keeps less",
+            ),
+            Mutant(
+                "key=lambda cut: (found[cut], -cut))",
+                "key=lambda cut: -cut)",
+                "the longest context, not the longest live",
+            ),
+            Mutant("<= self.high_tokens else low", "< 0 else low", "a chat that fits is cut because nothing is live"),
+            Mutant(
+                "if cut == last or chat.lengths[cut] - found[cut] <= again",
+                "",
+                "goes by how messages begin, and slides",
+            ),
+            Mutant("if cut == last or chat.lengths", "if chat.lengths", "a long turn moves a cut that fits"),
+            Mutant("found.get(low, chat.head_tokens)", "0", "a fresh start is thought to compute the head"),
+            Mutant("if length <= self.high_tokens and", "if", "a live cut that does not fit"),
+            Mutant("and (cut <= low or cut == last)", "", "a repeated message costs the chat"),
+            Mutant(" or cut == last", "", "a step back makes the last cut cold"),
+            Mutant("if tokens > chat.head_tokens:", "if tokens >= chat.head_tokens:", "a head alone makes a cut live"),
+            Mutant(
+                '"kept" if cut == self._remembered(chat)',
+                '"kept" if cut != self._remembered(chat)',
+                "recovered is kept",
+            ),
+            Mutant("        if cut == last:\n", "        if False:\n", "a cut that is kept is said to have expired"),
+            Mutant(
+                "last is not None and chat.lengths[last] <=",
+                "last is not None and chat.lengths[last] >",
+                "trimmed is expired",
+            ),
+            Mutant(
+                "self.prices.of(chat.lengths[cut], known[cut]), cut)",
+                "self.prices.of(chat.lengths[cut], known[cut]), -cut)",
+                "of equals the one that keeps less",
+            ),
+            Mutant(
+                "self.prices.of(chat.lengths[cut], known[cut]), cut)",
+                "-known[cut], cut)",
+                "the longest live, not the cheapest",
+            ),
+            Mutant(
+                "known = {fallback: live(chat.from_cut(fallback)), **found}",
+                "known = {fallback: live(chat.from_cut(fallback))}",
+                "no live cut is a choice",
+            ),
+            Mutant('"cheaper" if found else', '"trimmed" if found else', "why it starts again is not said"),
+            Mutant("if known[cut] > chat.head_tokens:", "if False:", "a kept cut is called a fresh start"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/choice.py",
+        tests=("tests/context/test_policies.py",),
+        mutants=(
+            Mutant(
+                "    Bounded(high_tokens, low_tokens)",
+                "    pass",
+                "limits the wrong way round pass where one is not used",
+            ),
+            Mutant("max(1, high_tokens - low_tokens)", "low_tokens", "chunks of another size"),
+            Mutant('"longest": partial(LongestLive', '"longest": partial(Hysteresis', "a name for another policy"),
+        ),
+    ),
+    Group(
+        file="kvtier/context/formulas.py",
+        tests=("tests/context/test_formulas.py",),
+        mutants=(
+            Mutant("prices.read * (tokens - new_tokens)", "prices.read * 0.9 * (tokens - new_tokens)", "append only"),
+            Mutant(
+                "prices.write * (high_tokens - head_tokens)", "prices.write * high_tokens", "sliding pays for its head"
+            ),
+            Mutant(
+                "* (low_tokens - head_tokens) * turn_tokens /",
+                "* low_tokens * turn_tokens /",
+                "a cut pays for its head",
+            ),
+            Mutant("prices.read * (low_tokens + high_tokens) / 2", "prices.read * high_tokens", "always full"),
+            Mutant(
+                "low_tokens=high_tokens - chunk_tokens",
+                "low_tokens=chunk_tokens",
+                "chunks",
+            ),
+            Mutant("math.sqrt(2 * again", "math.sqrt(again", "the best gap"),
+            Mutant("return min(widest, math.sqrt", "return max(0, math.sqrt", "a gap beyond the head"),
+            Mutant("if value <= prices.read:", "if value < 0:", "the root of a negative number"),
+            Mutant("prices.read * (tokens - low_tokens)", "prices.read * tokens", "payback"),
+            Mutant("if saved else math.inf", "if saved else 0.0", "a cut that never pays pays at once"),
+            Mutant("idle_share * (prices.write - prices.read)", "idle_share * prices.write", "idle"),
+            Mutant("if not 0 <= idle_share <= 1:", "if not 0 <= idle_share:", "a share above all"),
+            Mutant('and lower != "head_tokens")', "and False)", "a gap of nothing"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/chat.py",
+        tests=("tests/context/test_chat.py", "tests/context/test_formulas.py"),
+        mutants=(
+            Mutant("and number >= 0)", "and number >= -9)", "a negative setting"),
+            Mutant("for event in EVENTS)) > 1:", "for event in EVENTS)) > 2:", "rates above one"),
+            Mutant("and bool(turns)", "", "the first turn counts as cold"),
+            Mutant(
+                "[*kept.messages, request.reply] if caches_replies else kept.messages",
+                "[*kept.messages, request.reply]",
+                "every engine keeps its replies",
+            ),
+            Mutant("policy = make() if stateless else policy", "policy = policy", "nobody forgets"),
+            Mutant("for turn in turns) / tokens if", "for turn in turns) / len(turns) if", "hits by turn"),
+            Mutant(
+                "(draw := draw - getattr(self._settings, event)) < 0",
+                "draw < getattr(self._settings, event)",
+                "only the first rate counts",
+            ),
+            Mutant("self.path.pop()\n", "pass\n", "a regeneration after the reply"),
+            Mutant("time_s += user.gap_s() if number else 0.0", "time_s += user.gap_s()", "a chat that starts late"),
+            Mutant("if idle < settings.idle_share:", "if idle > settings.idle_share:", "idle the other way round"),
+            Mutant("- settings.gap_sigma**2 / 2", "", "lognormal gaps longer than asked for"),
+            Mutant("expovariate(1 / settings.gap_s)", "expovariate(settings.gap_s)", "gaps the other way round"),
+            Mutant("len(self.path) - 2 * depth", "len(self.path) - 4 * depth", "twice as far back"),
+            Mutant("del self.path[where : where + 2]", "del self.path[where : where + 1]", "half a turn is deleted"),
+            Mutant("self._left.append(list(self.path))", "pass", "branches cannot be returned to"),
+            Mutant(
+                "self.path, self._left[other] = self._left[other], self.path",
+                "self.path = self._left[other]",
+                "the branch left is lost",
+            ),
+        ),
+    ),
+    Group(
         file="kvtier/policy/lru.py",
-        tests=("tests/policy/test_lru.py",),
+        tests=(
+            "tests/policy/test_lru.py",
+            "tests/test_placement_aging.py",
+        ),
         mutants=(
             Mutant(
                 "for key in reversed(keys):\n            self._order",
@@ -132,8 +381,8 @@ GROUPS: tuple[Group, ...] = (
                 "for key in keys:\n            if key",
                 "a touched head is older than its tail",
             ),
-            Mutant("elif self._take_old(key):", "else:", "touching an absent name takes it up"),
-            Mutant("self._order.move_to_end(key)\n", "pass\n", "FIFO: a touch counts for nothing"),
+            Mutant("elif is_old and self._take_old(key):", "else:", "touching an absent name takes it up"),
+            Mutant("order.move_to_end(key)\n", "pass\n", "FIFO: a touch counts for nothing"),
             Mutant("self._order:\n                del", "keys:\n                del", "removing an absent name raises"),
             Mutant("and not len(self):", ":", "a restart's batch forgets what is on the shelf"),
             Mutant("self._passed[key] = None", "self._order[key] = None", "a refused block becomes the newest"),
@@ -146,32 +395,84 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("if row in self._left:", "if True:", "a touched block leaves as an old one"),
             Mutant("self._left.remove(row)\n        return True", "return True", "a touched block is there twice"),
-        ),
-    ),
-    Group(
-        file="kvtier/policy/sweeping.py",
-        tests=("tests/policy/test_fifo.py", "tests/policy/test_wtinylfu.py", "tests/policy/test_s3fifo.py"),
-        mutants=(
-            Mutant("            if evictable(key):", "            if evictable(key) or True:", "nobody is asked"),
-            Mutant("del queue[key]", "pass", "a victim is still held"),
-            Mutant("num_refused += 1", "pass", "what was refused is asked about again"),
-            Mutant("queue, num_refused, num_refused", "queue, 0, num_refused", "what was refused is asked about again"),
-            Mutant("num_asked += len(batch)", "num_refused += len(batch)", "a long sweep leaves blocks out"),
-            Mutant("if key in queue:", "if True:", "a walk leaves out who comes after one that left"),
-            Mutant("num_left += 1", "pass", "a walk never gets beyond the first that stays"),
-            Mutant("num_given += len(batch)", "num_left += len(batch)", "a walk leaves names out"),
+            Mutant("        self.touch(keys)\n", "        pass\n", "a prompt's tail stays younger than its head"),
             Mutant(
-                "if not batch:\n            yield None", "if not batch:\n            return", "nobody may come later"
+                "bool(self._passed) or self._shelf is not None", "self._shelf is not None", "who was refused stays old"
+            ),
+            Mutant(
+                "bool(self._passed) or self._shelf is not None", "bool(self._passed)", "a use of the shelf is missed"
             ),
         ),
     ),
     Group(
+        file="kvtier/policy/sweeping.py",
+        tests=(
+            "tests/policy/test_fifo.py",
+            "tests/policy/test_wtinylfu.py",
+            "tests/policy/test_s3fifo.py",
+            "tests/test_reconsidering.py",
+        ),
+        mutants=(
+            Mutant("            if evictable(key):", "            if evictable(key) or True:", "nobody is asked"),
+            Mutant("del queue[key]", "pass", "a victim is still held"),
+            Mutant("num_refused += 1", "num_refused += 2", "a block after a refused one is left out"),
+            Mutant("num_asked += len(batch)", "num_refused += len(batch)", "a long sweep leaves blocks out"),
+            Mutant("if key in queue:", "if True:", "a walk leaves out who comes after one that left"),
+            Mutant("num_left += 1", "num_left += 2", "a walk leaves out who comes after one that stays"),
+            Mutant("num_given += len(batch)", "num_left += len(batch)", "a walk leaves names out"),
+            Mutant(
+                "if not batch:\n            yield None", "if not batch:\n            return", "nobody may come later"
+            ),
+            Mutant("self._waiting.add(key)", "self._free[key] = None", "a head is asked about in every sweep"),
+            Mutant(
+                "            self._waiting.remove(key)\n            self._free", "            self._free", "there twice"
+            ),
+            Mutant(
+                "if key in self._waiting:\n            self._waiting.remove(key)\n            self",
+                "if True:\n            self",
+                "a stranger is freed",
+            ),
+            Mutant("self._free[key] = None", "pass", "who is freed is lost"),
+            Mutant("self._free.popitem(last=False)[0]", "self._free.popitem()[0]", "who was freed last is given first"),
+            Mutant("self._refused.append(key)", "self._free[key] = None", "a refused block is asked about without end"),
+            Mutant("self._free.update(dict.fromkeys(self._refused))", "pass", "a refused block never leaves"),
+            Mutant("        self._refused.clear()\n", "", "who was refused once is there for ever"),
+            Mutant("            del self._free[key]\n", "            pass\n", "who is removed is given all the same"),
+            Mutant(
+                "            self._waiting.remove(key)\n        elif",
+                "            pass\n        elif",
+                "who is removed waits",
+            ),
+            Mutant("len(self._waiting) + len(self._free)", "len(self._waiting)", "who is free is not counted"),
+        ),
+    ),
+    Group(
         file="kvtier/policy/fifo.py",
-        tests=("tests/policy/test_fifo.py",),
+        tests=(
+            "tests/policy/test_fifo.py",
+            "tests/test_reconsidering.py",
+        ),
         mutants=(
             Mutant("for key in reversed(keys):", "for key in keys:", "heads leave before tails"),
-            Mutant("self._order.pop(key, None)", "self._order.pop(key)", "removing an absent name raises"),
-            Mutant("return len(self._order)", "return len(self._order) + 1", "one too many is counted"),
+            Mutant(
+                "if key in self._order:\n                del",
+                "if True:\n                del",
+                "removing an absent name raises",
+            ),
+            Mutant("return len(self._order) + len(self._aside)", "return len(self._order)", "who waits is not counted"),
+            Mutant("self._aside.discard(key)", "pass", "who waits cannot be removed"),
+            Mutant("self._aside.free(key)", "pass", "who waits never leaves"),
+            Mutant(
+                "if not was_aside and leaves is not False:", "if not was_aside and leaves:", "who waits is there twice"
+            ),
+            Mutant(
+                "if not was_aside and leaves is not False:", "if leaves is not False:", "who was freed cannot leave"
+            ),
+            Mutant("                    aside.put(key)", "                    pass", "who must wait is lost"),
+            Mutant(
+                "                    aside.refuse(key)", "                    pass", "who was freed and refused is lost"
+            ),
+            Mutant("            aside.end()", "            pass", "who was freed and refused never leaves"),
         ),
     ),
     Group(
@@ -210,7 +511,10 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/policy/sieve.py",
-        tests=("tests/policy/test_sieve.py",),
+        tests=(
+            "tests/policy/test_sieve.py",
+            "tests/test_reconsidering.py",
+        ),
         mutants=(
             Mutant("for key in reversed(keys):", "for key in keys:", "heads leave before tails"),
             Mutant("self._used[key] = False", "self._used[key] = True", "a new block counts as used"),
@@ -228,29 +532,39 @@ GROUPS: tuple[Group, ...] = (
                 "a hand with nothing ahead",
             ),
             Mutant(
-                "if used[key]:\n                used[key] = False",
-                "if used[key]:\n                pass",
-                "bits are never cleared",
+                "if used[key] or key in refused:",
+                "if key in refused:",
+                "a used block leaves as if it were not",
             ),
-            Mutant("elif key not in refused:", "else:", "a refused block is asked about again"),
+            Mutant("used[key] or key in refused", "used[key]", "a refused block is asked about again"),
             Mutant("refused.add(key)", "pass", "a sweep without end"),
             Mutant("del used[key]", "pass", "a victim is still counted"),
             Mutant(
-                "else:\n                self._passed[key] = None",
-                "else:\n                self._ahead[key] = None",
+                "used[key] = False\n                    self._passed[key] = None",
+                "used[key] = False\n                    self._ahead[key] = None",
                 "CLOCK",
             ),
             Mutant(
-                "            if not self._ahead:\n                self._turn()\n            if leaves:",
-                "            if not self._ahead and not leaves:\n                self._turn()\n            if leaves:",
+                "if not self._ahead:\n                    self._turn()\n                if leaves:",
+                "if not self._ahead and not leaves:\n                    self._turn()\n                if leaves:",
                 "a sweep closed at the newest block leaves nothing ahead of the hand",
             ),
             Mutant("popitem(last=False)", "popitem()", "the hand walks from new to old"),
+            Mutant("elif not self._aside.discard(key):", "else:", "who waits cannot be removed"),
+            Mutant("self._aside.free(key)", "pass", "who waits never leaves"),
+            Mutant("                    aside.put(key)", "                    pass", "who must wait is lost"),
+            Mutant(
+                "                    aside.refuse(key)", "                    pass", "who was freed and refused is lost"
+            ),
+            Mutant("            aside.end()", "            pass", "who was freed and refused never leaves"),
         ),
     ),
     Group(
         file="kvtier/policy/s3fifo.py",
-        tests=("tests/policy/test_s3fifo.py",),
+        tests=(
+            "tests/policy/test_s3fifo.py",
+            "tests/test_reconsidering.py",
+        ),
         mutants=(
             Mutant("max(1, capacity_blocks // 10)", "capacity_blocks // 10", "no block on trial in a small tier"),
             Mutant("capacity_blocks - self._small_blocks", "capacity_blocks", "a main queue that is never full"),
@@ -277,15 +591,19 @@ GROUPS: tuple[Group, ...] = (
             Mutant("del ghost[key]\n                returning", "returning", "the ghost keeps who came back"),
             Mutant("while len(returning) > self._ghost_blocks:", "while False:", "names that never come pile up"),
             Mutant("self._small if key in self._small else self._main", "self._main", "removing raises"),
-            Mutant("len(self._main) > self._main_blocks", "len(self._main) >= self._main_blocks", "trials come second"),
+            Mutant(
+                "len(self._main_aside) > self._main_blocks",
+                "len(self._main_aside) >= self._main_blocks",
+                "trials come second",
+            ),
             Mutant("(unused, failed, unused)", "(unused, failed)", "who passed its trial in a sweep is left out"),
             Mutant("else (failed, unused)", "else (failed,)", "the main queue never gives a victim"),
             Mutant("self._has_evicted = True", "pass", "new blocks pass as proven for ever"),
             Mutant("del self._uses[victim]", "pass", "a victim is still counted"),
-            Mutant("uses[key] = 0\n                del", "del", "uses on trial count in the main queue"),
+            Mutant("uses[key] = 0\n                main", "main", "uses on trial count in the main queue"),
             Mutant(
-                "main[key] = None\n            elif evictable",
-                "pass\n            elif evictable",
+                "main[key] = None\n            elif leaves:",
+                "pass\n            elif leaves:",
                 "who passed its trial is lost",
             ),
             Mutant("ghost[key] = None", "pass", "who failed is forgotten"),
@@ -293,6 +611,38 @@ GROUPS: tuple[Group, ...] = (
             Mutant("uses[key] -= 1", "uses[key] = 0", "three uses are as good as one"),
             Mutant("main.move_to_end(key)", "num_refused += 1", "a used block keeps its place and is passed over"),
             Mutant("islice(main, num_refused, 2", "islice(main, 0, 2", "what was refused is asked about again"),
+            Mutant(
+                "len(self._main) + len(self._main_aside)", "len(self._main)", "who waits does not fill the main queue"
+            ),
+            Mutant("self._small_aside.free(key)", "pass", "who waits on trial never leaves"),
+            Mutant("self._main_aside.free(key)", "pass", "who waits in the main queue never leaves"),
+            Mutant("self._take_back(key, num + 1)", "pass", "a use of who waits counts for nothing"),
+            Mutant(
+                "if self._main_aside.discard(key):\n                self",
+                "if False:\n                self",
+                "a use of who waits counts for nothing",
+            ),
+            Mutant(
+                "elif self._small_aside.discard(key):", "elif False:", "who passes while it waits is on trial for ever"
+            ),
+            Mutant("self._small_aside.discard(key) or ", "", "who waits on trial cannot be removed"),
+            Mutant(" or self._main_aside.discard(key)", "", "who waits in the main queue cannot be removed"),
+            Mutant("            self._small_aside.end()", "            pass", "who was refused on trial never leaves"),
+            Mutant(
+                "            self._main_aside.end()",
+                "            pass",
+                "who was refused in the main queue never leaves",
+            ),
+            Mutant(
+                "_failed(key)\n                yield key\n            elif leaves is None:",
+                "_failed(key)\n                yield key\n            elif False:",
+                "who waits on trial is lost",
+            ),
+            Mutant(
+                "                aside.refuse(key)\n            else:",
+                "                pass\n            else:",
+                "who was freed and refused is lost",
+            ),
         ),
     ),
     Group(
@@ -487,6 +837,10 @@ GROUPS: tuple[Group, ...] = (
             Mutant("self._file(time_s, [key])", "pass", "who is held at a clean-up never lapses"),
             Mutant("self._entries -= len(names)", "pass", "cleans up too often"),
             Mutant("refresh, setting.depth)", "refresh)", "depth is not passed on"),
+            Mutant("self._inner.arrange(keys)", "pass", "an inner order is not arranged"),
+            Mutant("self._inner.reconsider(key)", "pass", "who waits in the inner policy never leaves"),
+            Mutant("if isinstance(self._inner, Arranging):", "if True:", "an inner policy without order raises"),
+            Mutant("if isinstance(self._inner, Reconsidering):", "if True:", "an inner policy that asks always raises"),
         ),
     ),
     Group(
@@ -533,22 +887,84 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/policy/hazard.py",
+        tests=("tests/policy/test_hazard.py",),
+        mutants=(
+            Mutant(
+                "for run in reversed(self._walk(keys)):",
+                "for run in self._walk(keys):",
+                "a head is older than its tail",
+            ),
+            Mutant("for run in reversed(used):", "for run in used:", "arranged the wrong way round"),
+            Mutant("and run.since == self._now:", "and True:", "arranging moves what was not used"),
+            Mutant("run.uses += 1", "pass", "uses do not count"),
+            Mutant("if run.since == since:", "if True:", "one used since waits for two"),
+            Mutant(
+                "            self._wait(run, 0)\n            if", "            if", "waiting does not count after a use"
+            ),
+            Mutant("self._broken[run.names[run.num_held]] = run", "pass", "a cut run is not taken up again"),
+            Mutant("run.is_forgotten", "False", "what was forgotten comes back"),
+            Mutant("passed.append(run)", "pass", "what was asked about is lost"),
+            Mutant("for run in reversed(passed):", "for run in passed:", "refused runs change places"),
+            Mutant("self._file(run, front=True)", "self._file(run)", "refused runs are the youngest"),
+            Mutant("key not in refused and self._may_go", "self._may_go", "asks about one twice"),
+            Mutant(
+                "heapq.heapreplace(oldest, self._oldest(kind))",
+                "heapq.heappop(oldest)",
+                "one run of a kind and no more",
+            ),
+            Mutant("min(run.num_held, at), run.uses", "min(run.num_held, at), 1", "a split head loses its uses"),
+            Mutant("if run.num_held > at:", "if run.num_held >= at:", "a run of nothing stands in line"),
+            Mutant("self._num_waiting -= at", "pass", "books do not balance after a split"),
+            Mutant(
+                "for age in range(_age_class(self._now - run.since) + 1):", "for age in ():", "waited less than nothing"
+            ),
+            Mutant("self._runs[run.names[0]] = run\n        self._file", "self._file", "a tail cannot be found"),
+            Mutant(
+                "if key in refused:\n                return",
+                "if False:\n                return",
+                "asks about one twice",
+            ),
+            Mutant("while self._num_gone > self._max_names_gone:", "while False:", "remembers without end"),
+            Mutant("run.since = -1\n            if", "if", "what was forgotten comes back"),
+            Mutant("if self._num_waiting > 2 * len(self._held) + 1000:", "if False:", "grows with every removal"),
+            Mutant("and key not in seen]", "]", "one name stands in two runs"),
+            Mutant("min(self.uses, _NUM_KINDS) - 1", "0", "all are of one kind"),
+            Mutant("keys[end - 1] == self.names[-1]", "True", "a prompt that turns off uses the whole run"),
+            Mutant("1 + bisect_left(", "bisect_left(", "a run is split one block too early"),
+            Mutant("self._waited[kind][age] -= rest", "pass", "waits on after its use"),
+            Mutant("self._num_uses[kind][age] += 1", "pass", "nothing is learnt from uses"),
+            Mutant("self._all_uses[age] += 1", "pass", "nothing is learnt of ages"),
+            Mutant("self._waited[kind][age] += _WIDTHS[age]", "pass", "waiting costs nothing"),
+            Mutant("self._num_uses[: kind + 1]", "self._num_uses[kind : kind + 1]", "a head is rated below its tail"),
+            Mutant("[2, *(2**age", "[1, *(2**age", "the first class is one request short"),
+            Mutant("(2 if age else 1)", "1", "a class of ages is over when it begins"),
+            Mutant("self._begin(fresh)\n                fresh = []", "fresh = []", "what came between is lost"),
+        ),
+    ),
+    Group(
         file="kvtier/index.py",
         tests=(
             "tests/test_index.py",
-            "tests/test_intake.py",
             "tests/test_placement.py",
-            "tests/test_placement_machine.py",
+            "tests/test_placement_aging.py",
+            "tests/test_placement_expiry.py",
+            "tests/test_reconsidering.py",
+            "tests/test_intake.py",
             "tests/test_resting.py",
+            "tests/test_placement_machine.py",
+            "tests/test_intake_machine.py",
         ),
         mutants=(
             Mutant("(self.tiers & -self.tiers).bit_length() - 1", "self.tiers.bit_length() - 1", "reads the slowest"),
             Mutant("stack.extend(node.children)", "pass", "descendants outlive their parent"),
-            Mutant("if node is None or node.dead:", "if node is None:", "a dead block counts as in flight"),
+            Mutant(
+                "if node is not None and not node.dead:", "if node is not None:", "a dead block counts as in flight"
+            ),
             Mutant("keys[: len(tiers)]", "keys", "a match that is longer than what is held"),
             Mutant("parent.adopt(node)", "pass", "every block is a leaf"),
             Mutant("assert not parent.dead", "pass", "a block under a dead parent"),
-            Mutant("node.parent.disown(node)", "pass", "a parent never becomes a leaf again"),
+            Mutant("parent.disown(node)", "pass", "a parent never becomes a leaf again"),
             Mutant("node.dead = True", "pass", "what was given up is still there"),
             Mutant("if node.dead and node.moves == 0 and", "if node.dead and", "a late move hits a new block"),
             Mutant("self.nodes.get(node.key) is node", "node.key in self.nodes", "a former self unlists the new one"),
@@ -569,20 +985,36 @@ GROUPS: tuple[Group, ...] = (
             Mutant("if not resting:", "if False:", "what nobody needs is kept for ever"),
             Mutant("if not there:", "if there is None:", "an arriving block is served"),
             Mutant("held = 1 << resting.tier", "held = 1", "a block asleep is read from another tier"),
-            Mutant("there = held & self.readable", "there = held", "what cannot be read is served"),
+            Mutant("there = held & readable", "there = held", "what cannot be read is served"),
             Mutant(
                 '"unavailable" if held else "in_flight"', '"in_flight"', "what cannot be read looks as if it would come"
+            ),
+            Mutant("0 if there & 1 else", "0 if there & 3 else", "what lies in the second tier is read from the first"),
+            Mutant(
+                "if self.on_leaf is not None and parent.is_leaf:",
+                "if self.on_leaf is not None:",
+                "who has a child left is called a leaf",
+            ),
+            Mutant("self.on_leaf(parent)", "pass", "nobody hears of a leaf"),
+            Mutant("self.asleep + (len", "(len", "children asleep do not count"),
+            Mutant(
+                "len(several) if isinstance(several, dict) else several is not None",
+                "several is not None",
+                "two children count as one",
             ),
         ),
     ),
     Group(
         file="kvtier/placement.py",
         tests=(
-            "tests/test_intake.py",
             "tests/test_placement.py",
-            "tests/test_intake_machine.py",
-            "tests/test_placement_machine.py",
+            "tests/test_placement_aging.py",
+            "tests/test_placement_expiry.py",
+            "tests/test_reconsidering.py",
+            "tests/test_intake.py",
             "tests/test_resting.py",
+            "tests/test_placement_machine.py",
+            "tests/test_intake_machine.py",
         ),
         mutants=(
             Mutant("[*before, *chain.keys, *hold]", "[*chain.keys, *hold]", "a chain evicts the parent it hangs on"),
@@ -609,10 +1041,14 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("node.tiers >> last & 1 or node.moves", "node.tiers >> last & 1", "two moves of one block at once"),
             Mutant("for rules in self._rules:", "for rules in self._rules[:1]:", "a hit counts in one tier only"),
-            Mutant("move.src < move.dst and not move.keep:", "False:", "sunk heads leave before sunk tails"),
+            Mutant(
+                "sunk if src is not None and src < dst and not keep else arrived",
+                "arrived",
+                "sunk heads leave before sunk tails",
+            ),
             Mutant("for node in nodes if node.tiers >> tier & 1", "for node in nodes", "a policy orders the dead"),
-            Mutant("self._drop_below(node, move)", "pass", "a promoted block stays below for ever"),
-            Mutant("or self._rules[src].durable:", ":", "a disk block is deleted when it is used"),
+            Mutant("self._drop_below(node, src)", "pass", "a promoted block stays below for ever"),
+            Mutant("not self._rules[src].durable and ", "", "a disk block is deleted when it is used"),
             Mutant("self._used[move.dst] -= 1", "pass", "a failed arrival keeps its place"),
             Mutant(
                 "[move.dst] -= 1\n            if move.src is not None and not move.keep:",
@@ -633,7 +1069,7 @@ GROUPS: tuple[Group, ...] = (
                 "a late move hits the new block",
             ),
             Mutant(
-                "if node is None and self._intake.claim(key, label):",
+                "if node is None and not quiet and self._intake.claim(key, label):",
                 "if False:",
                 "what another process stored is stored again",
             ),
@@ -643,21 +1079,21 @@ GROUPS: tuple[Group, ...] = (
                 "children before parents",
             ),
             Mutant(
-                "and not move.keep:\n                self._intake.left(node, move.src)\n            if",
-                ":\n                self._intake.left(node, move.src)\n            if",
+                " and not keep:\n                self._intake.left(node, src)",
+                ":\n                self._intake.left(node, src)",
                 "a copy that stays is not counted",
             ),
             Mutant(
-                "if not self._intake.arrived(node, move.dst) or node.dead:",
+                "if not (quiet or self._intake.arrived(node, dst)) or node.dead:",
                 "if node.dead:",
                 "a block taken away as it came is served",
             ),
             Mutant(
-                "if not self._intake.arrived(node, move.dst) or node.dead:",
-                "if not self._intake.arrived(node, move.dst):",
+                "if not (quiet or self._intake.arrived(node, dst)) or node.dead:",
+                "if not (quiet or self._intake.arrived(node, dst)):",
                 "the dead arrive",
             ),
-            Mutant("self._intake.adopt(node.key)", "pass", "strangers wait for a parent that is here"),
+            Mutant("self._intake.adopt(key)", "pass", "strangers wait for a parent that is here"),
             Mutant("self._intake.catch_up(node)", "pass", "what was heard during a move is forgotten"),
             Mutant(
                 "if node.dead and not node.moves:",
@@ -686,14 +1122,63 @@ GROUPS: tuple[Group, ...] = (
                 "if not sweep",
                 "room is made for what cannot be read",
             ),
+            Mutant("src < dst and not keep else", "src < dst else", "a copy's tail is younger than its head"),
+            Mutant("reversed(victims)", "victims", "who left last is the oldest below"),
+            Mutant("self.index.nodes, self._intake.is_quiet", "self.index.nodes, True", "what others do is overlooked"),
+            Mutant(
+                "if quiet and not node.doomed and (node.tiers or node.dead):",
+                "if quiet and (node.tiers or node.dead):",
+                "a damaged copy stays",
+            ),
+            Mutant("self.index.sweep_out(node)  # n", "pass  # n", "the dead are never swept out"),
+            Mutant("policy.arrange(keys)", "pass", "a prompt's tail is younger than its head"),
+            Mutant("rules.admission.touch(keys)", "pass", "an admission knows no prompt"),
+            Mutant(
+                "new = [key for key in chain.keys if self.index.get(key) is None]",
+                "new = list(chain.keys)",
+                "what is held is asked about",
+            ),
+            Mutant("chain.keys.index(new[worth])", "worth", "what is held counts as refused"),
+            Mutant("keys = keys[: admission.admit(keys)]", "pass", "what is not worth it is copied on insertion"),
+            Mutant("node.moves or node.leases or sweep", "node.moves or sweep", "a leased block expires"),
+            Mutant("node.moves or node.leases or sweep", "node.leases or sweep", "a block on its way expires"),
+            Mutant(
+                "stuck.append(node)",
+                "moves += self._books.kill(node)",
+                "a policy is told of a block in the midst of its sweep",
+            ),
+            Mutant(
+                "any(each.leases for each in self.index.subtree(node))",
+                "False",
+                "a leased block goes with the one it hangs on",
+            ),
+            Mutant(
+                "            moves += sweep.orders()\n            for",
+                "            for",
+                "who leaves in time is never moved",
+            ),
+            Mutant("if isinstance(rules.policy, Expiring)]", "if False]", "nothing expires"),
         ),
     ),
     Group(
         file="kvtier/room.py",
-        tests=("tests/test_placement.py", "tests/test_placement_machine.py"),
+        tests=(
+            "tests/test_placement.py",
+            "tests/test_placement_aging.py",
+            "tests/test_placement_expiry.py",
+            "tests/test_reconsidering.py",
+            "tests/test_intake.py",
+            "tests/test_resting.py",
+            "tests/test_placement_machine.py",
+            "tests/test_intake_machine.py",
+        ),
         mutants=(
-            Mutant("key=lambda move: (-(move.src or 0)", "key=lambda move: ((move.src or 0)", "upper tiers move first"),
-            Mutant("move.dst is not None))", "move.dst is None))", "copies before drops"),
+            Mutant(
+                "zip(reversed(self._drops), reversed(self._copies), strict=True)",
+                "zip(self._drops, self._copies, strict=True)",
+                "upper tiers move first",
+            ),
+            Mutant("for moves in (drops, copies)", "for moves in (copies, drops)", "copies before drops"),
             Mutant(
                 ".capacity_blocks:\n            books", ".capacity_blocks + 1:\n            books", "one over capacity"
             ),
@@ -701,20 +1186,32 @@ GROUPS: tuple[Group, ...] = (
             Mutant("self._books.used[tier] -= unused", "pass", "a place set aside is never given back"),
             Mutant("if node.leases or node.moves", "if node.moves", "a leased block is evicted"),
             Mutant("node.leases or node.moves or", "node.leases or", "a block in flight is evicted"),
-            Mutant("if node.tiers & ~(1 << tier) or self", "if self", "a block held elsewhere too finds no way out"),
+            Mutant(
+                " or node.tiers & ~(1 << tier):\n            return True",
+                ":\n            return True",
+                "a block held elsewhere too finds no way out",
+            ),
             Mutant(
                 "[self._lies_elsewhere, self._may_leave]", "[self._may_leave]", "lost, though a copy could have gone"
             ),
             Mutant("[self._lies_elsewhere, self._may_leave]", "[self._lies_elsewhere]", "nothing is ever lost for it"),
-            Mutant("and self._may_leave(tier, key)", "", "a leased copy is dropped because there is another"),
-            Mutant(" and self._demote and", " and", "room is made below for those who do not sink"),
-            Mutant("return not protected and node.is_leaf", "return not protected", "a parent before its child"),
-            Mutant("return not protected and node.is_leaf", "return False", "a full store stays full"),
-            Mutant("(protected and not self._may_sink)", "False", "a promotion makes room with its own chain"),
-            Mutant("return not protected and node.is_leaf", "return node.is_leaf", "a prompt drops its own head"),
-            Mutant("below < len(self._victims) and ", "", "below the last"),
-            Mutant("if not self._spare[below] and below", "if below", "two blocks leave for one place"),
-            Mutant("if node.tiers & ~(1 << tier) or not self", "if not self", "a block is moved to where it is"),
+            Mutant(
+                " and self._may_leave(tier, protected, key)", "", "a leased copy is dropped because there is another"
+            ),
+            Mutant("self._demote and self._is_worth", "self._is_worth", "room is made below for those who do not sink"),
+            Mutant(
+                "return node.is_leaf and key not in protected",
+                "return key not in protected",
+                "a parent before its child",
+            ),
+            Mutant("return node.is_leaf and key not in protected", "return False", "a full store stays full"),
+            Mutant("(key in protected and not self._may_sink)", "False", "a promotion makes room with its own chain"),
+            Mutant(
+                "return node.is_leaf and key not in protected", "return node.is_leaf", "a prompt drops its own head"
+            ),
+            Mutant("if tier == len(self._books.rules):", "if False:", "below the last"),
+            Mutant("if not self._spare[below] and self", "if self", "two blocks leave for one place"),
+            Mutant("if self._lies_near(node, tier) or not self", "if not self", "a block is moved to where it is"),
             Mutant("self._spare[tier + 1] -= 1", "pass", "one place below for two victims"),
             Mutant(
                 "node.tiers &= ~(1 << tier)\n        self._books.begin",
@@ -725,6 +1222,46 @@ GROUPS: tuple[Group, ...] = (
                 "Move(node.key, tier, tier + 1)",
                 "Move(node.key, tier, tier + 1, keep=True)",
                 "a victim keeps the place it should free",
+            ),
+            Mutant(
+                "if self._lies_near(node, tier) or not self._sinks[tier]:",
+                "if self._lies_near(node, tier):",
+                "who does not sink sinks",
+            ),
+            Mutant(
+                "self._is_worth(key, tier + 1) and self._room_below(tier)",
+                "self._room_below(tier) and self._is_worth(key, tier + 1)",
+                "one leaves for a block that does not come",
+            ),
+            Mutant(
+                "return admission is None or admission.admit([key]) > 0", "return True", "what is not worth it sinks"
+            ),
+            Mutant(
+                "(4 << tier) - 1 & ~(1 << tier)", "(2 << tier) - 1 & ~(1 << tier)", "a copy in the next tier is none"
+            ),
+            Mutant("(4 << tier) - 1 & ~(1 << tier)", "~(1 << tier)", "what lies far below does not sink"),
+            Mutant(
+                "self._books.asks_again:\n            return None",
+                "self._books.asks_again:\n            return False",
+                "heads are asked about in every sweep",
+            ),
+            Mutant(" and self._books.asks_again:", ":", "heads of several tiers wait for ever"),
+            Mutant("self._books.come_down(node)", "pass", "who falls back on a copy is old there"),
+            Mutant(
+                "self._fallen.append(node)",
+                "self._books.come_down(node)",
+                "a policy is told of a block in the midst of its sweep",
+            ),
+            Mutant(
+                "if node.tiers and node.fastest > tier:",
+                "if node.tiers:",
+                "who lies above is arranged by what is below",
+            ),
+            Mutant("self._books.rules[tier].policy.remove([node.key])", "pass", "a policy orders who expired"),
+            Mutant(
+                " or node.tiers & ~(1 << tier):\n            self._books",
+                ":\n            self._books",
+                "who lies far below is lost when its time is over",
             ),
         ),
     ),
@@ -876,6 +1413,7 @@ GROUPS: tuple[Group, ...] = (
             "tests/test_store_faults.py",
             "tests/test_transfer.py",
             "tests/test_store_refusals.py",
+            "tests/test_store_policies.py",
         ),
         mutants=(
             Mutant(
@@ -910,6 +1448,9 @@ GROUPS: tuple[Group, ...] = (
             Mutant("if not isinstance(exc, BlockRefusedError) or", "if True or", "a refusal costs the whole batch"),
             Mutant("list(takewhile(lambda move: move not in lost, new))", "stored", "blocks behind a hole are new"),
             Mutant("if taken < len(new):", "if False:", "a put that failed goes on"),
+            Mutant("part = self._core.placement.worth_writing(part)", "pass", "everything is worth writing"),
+            Mutant("blocks = blocks[: len(part)]", "pass", "more blocks than names"),
+            Mutant("self._core.placement.arrange(prompt.keys)", "pass", "copies are younger than their head"),
         ),
     ),
     Group(
@@ -1124,7 +1665,23 @@ GROUPS: tuple[Group, ...] = (
             Mutant("_FORGET ** (self._num_seen - number)", "_FORGET ** number", "the oldest count most"),
             Mutant("setdefault(size, deque", "setdefault(0, deque", "short passes wash out long ones"),
             Mutant("_RIDGE * (np.arange(len(aim)) > 0)", "0.0", "nothing tells terms apart that one observation has"),
-            Mutant("max(1.0, self._beside)", "self._beside", "faster in company"),
+            Mutant(
+                "Cost(self._weights, max(1.0, self._beside)", "Cost(self._weights, self._beside", "faster in company"
+            ),
+            Mutant("beside=max(1.0, self._beside)", "beside=1.0", "a profile holds beside the other side too"),
+            Mutant(
+                "if self.profiled is None or self._observed(terms[0]) else", "if True else", "a profile is not asked"
+            ),
+            Mutant(
+                "if self.profiled is None or self._observed(terms[0]) else",
+                "if self.profiled is None else",
+                "a profile is never disproved",
+            ),
+            Mutant("self.profiled.covers(first_term))", "False)", "beyond what was seen nothing is known"),
+            Mutant("num_seen=max(_ENOUGH, cost.num_seen)", "num_seen=cost.num_seen", "a short profile says nothing"),
+            Mutant("tier.latency_s.value), 1.0, _ENOUGH", "0.0), 1.0, _ENOUGH", "requests cost nothing"),
+            Mutant("prefill_terms(0, point.tokens), profile", "(point.tokens, 0, 0), profile", "attention is free"),
+            Mutant("if name in known else said", "if False else said", "a profile replaces what was seen"),
             Mutant("known = self.cost() if beside else None", "known = None", "work beside the other counts as alone"),
             Mutant("first_term <= _REACH * self.largest", "True", "predicts any size from the smallest"),
             Mutant("self.num_seen >= _ENOUGH and ", "", "one observation is enough"),
@@ -1412,11 +1969,14 @@ GROUPS: tuple[Group, ...] = (
     Group(
         file="kvtier/books.py",
         tests=(
-            "tests/test_intake.py",
             "tests/test_placement.py",
-            "tests/test_intake_machine.py",
-            "tests/test_placement_machine.py",
+            "tests/test_placement_aging.py",
+            "tests/test_placement_expiry.py",
+            "tests/test_reconsidering.py",
+            "tests/test_intake.py",
             "tests/test_resting.py",
+            "tests/test_placement_machine.py",
+            "tests/test_intake_machine.py",
         ),
         mutants=(
             Mutant("label.depth == 0 or (parent", "(parent", "no prompt can begin"),
@@ -1467,6 +2027,16 @@ GROUPS: tuple[Group, ...] = (
                 "what was given up is still somebody's child",
             ),
             Mutant("del siblings[tier, key]", "pass", "a stranger that left is taken up"),
+            Mutant("self.arranging[node.fastest]", "self.arranging[0]", "who falls back on a copy is old there"),
+            Mutant(
+                "tiers[0].policy if len(tiers) == 1 else None",
+                "tiers[0].policy",
+                "several tiers ask again, and not always",
+            ),
+            Mutant("self._only.reconsider(node.key)", "pass", "who waits is never asked about"),
+            Mutant("changing |= 1 << tier", "changing = 1 << tier", "a block on its way out is taken up again"),
+            Mutant("changing = self.in_flight.get(node.key, 0)", "changing = 0", "an earlier move is forgotten"),
+            Mutant("return bool(self._children)", "return False", "strangers are never taken up"),
         ),
     ),
     Group(
@@ -1474,9 +2044,12 @@ GROUPS: tuple[Group, ...] = (
         tests=(
             "tests/test_intake.py",
             "tests/test_placement.py",
-            "tests/test_intake_machine.py",
-            "tests/test_placement_machine.py",
+            "tests/test_placement_aging.py",
+            "tests/test_placement_expiry.py",
+            "tests/test_reconsidering.py",
             "tests/test_resting.py",
+            "tests/test_placement_machine.py",
+            "tests/test_intake_machine.py",
         ),
         mutants=(
             Mutant(
@@ -1579,6 +2152,16 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("if not shared:", "if True:", "a restart drops what another process needs"),
             Mutant("if not shared:", "if False:", "orphans stay for ever"),
+            Mutant(
+                "return not self._heard and not self._books.strangers",
+                "return not self._heard",
+                "strangers wait for a parent that is here",
+            ),
+            Mutant(
+                "return not self._heard and not self._books.strangers",
+                "return not self._books.strangers",
+                "what was heard during a move is forgotten",
+            ),
         ),
     ),
     Group(
@@ -1614,7 +2197,7 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         file="kvtier/core.py",
-        tests=("tests/test_core.py",),
+        tests=("tests/test_core.py", "tests/test_store_policies.py"),
         mutants=(
             Mutant(
                 "isinstance(error, TierFullError | BlockRefusedError | TierClosedError)",
@@ -1672,6 +2255,8 @@ GROUPS: tuple[Group, ...] = (
             Mutant(
                 "self.placement.resize(tier, max(0, room))", "pass", "a file that cannot grow is planned as if it could"
             ),
+            Mutant("self._expire() if self.placement.expires else []", "[]", "nothing expires"),
+            Mutant('self.metrics.add("expired_blocks", len(moves))', "pass", "nobody knows what expired"),
         ),
     ),
     Group(
@@ -2426,12 +3011,182 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/econ/billing/meter.py",
+        tests=("tests/econ/test_billing_rules.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("self._until[call.ids] >= call.time_s", "self._until[call.ids] > call.time_s", "a second less"),
+            Mutant(" & (self._usable[call.ids] <= call.time_s)", "", "calls in parallel hit"),
+            Mutant("<= call.time_s)", "< call.time_s)", "an answer that has begun is not there"),
+            Mutant(
+                'if self._rules.entries == "marks":\n            looked',
+                "if False:\n            looked",
+                "no look-back",
+            ),
+            Mutant("mark.position + 1 - back, 0)", "mark.position - back, 0)", "a look-back of 21"),
+            Mutant("self._rules.look_back if call.in_content_blocks else None", "self._rules.look_back", "of blocks"),
+            Mutant("int(found[-1])", "int(found[0])", "the shortest match wins"),
+            Mutant("tokens - tokens % self._rules.unit_tokens", "tokens", "hits of half a step"),
+            Mutant("if tokens >= self._rules.minimum_tokens else", "if tokens else", "no minimum"),
+            Mutant("if tokens >= self", "if tokens > self", "a minimum one too high"),
+            Mutant("if self._random.random() >= self._hit_probability:", "if False:", "every call finds its machine"),
+            Mutant("hit_probability if rules.routed else 1.0", "hit_probability", "a disk is missed by routing"),
+            Mutant("if kept != sorted(kept, reverse=True):", "if False:", "an hour after five minutes"),
+            Mutant("len(said) > self._rules.max_marks", "len(said) > 1 + self._rules.max_marks", "five marks"),
+            Mutant("(Mark(len(call.ids) - 1),) if call.marks is None", "() if call.marks is None", "no automatic mode"),
+            Mutant("if self._units(int(call.ends[mark.position]))]", "]", "a mark too early is paid for"),
+            Mutant("                done = end\n", "", "tokens are paid for at each mark"),
+            Mutant("done = read\n", "done = 0\n", "what was read is written too"),
+            Mutant("now + self._kept_s[used]", "now", "a use refreshes nothing"),
+            Mutant("ids[: hit + 1]", "ids[hit : hit + 1]", "a long entry outlives its head"),
+            Mutant("        used = used[self._until[used] >= now]\n", "        pass\n", "an expired entry comes back"),
+            Mutant("(shared - 1, len(ids) - 1)", "(len(ids) - 1,)", "a common prefix is not seen"),
+            Mutant("(shared - 1, len(ids) - 1)", "(shared - 1,)", "the end of a request is no unit"),
+            Mutant("            self._seen_s[ids] = now\n", "", "what was sent is not seen"),
+            Mutant("if call.reply is not None and self._rules.stores_output:", "if False:", "answers are not stored"),
+            Mutant("fresh = ids[until < call.time_s]", "fresh = ids", "parallel calls delay what they share"),
+            Mutant("self._first_token_s if call.first_token_s is None else", "self._first_token_s or", "its own time"),
+            Mutant("made = not self._until[entry[0]] >= call.time_s", "made = True", "an entry is made at each call"),
+            Mutant("position = marks[0].position", "position = marks[-1].position", "the last mark, which moves"),
+            Mutant("self._rules.lifetime_s / 3600", "self._rules.lifetime_s / 60", "stored by the minute"),
+            Mutant("call._replace(first_token_s=0.0)", "call", "others wait for an entry made before"),
+            Mutant("if not 0 <= hit_probability <= 1:", "if not hit_probability <= 1:", "a probability below zero"),
+            Mutant("if not first_token_s >= 0:", "if False:", "an answer before its question"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/bills.py",
+        tests=("tests/econ/test_billing_rules.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("call.input_tokens > prices.long", "call.input_tokens >= prices.long", "long at 200,000"),
+            Mutant("factor * usage.read", "usage.read", "reads of a long prompt at half price"),
+            Mutant("tariff.lifetimes[name].write", "tariff.lifetimes[tariff.plan].write", "one price for both"),
+            Mutant("if call.purpose == CALL else 0.0", "", "pings are dear without a cache"),
+            Mutant("if charge.purpose == CALL:", "if True:", "pings count as traffic"),
+            Mutant(
+                "self.read_usd + self.written_usd + self.uncached_usd + self.storage_usd\n\n    @property\n"
+                "    def share",
+                "self.read_usd + self.written_usd + self.uncached_usd\n\n    @property\n    def share",
+                "a bill without storage",
+            ),
+            Mutant("call.output_tokens * (prices", "call.input_tokens * (prices", "answers by the prompt"),
+            Mutant("factor * plain_usd", "plain_usd", "a long prompt is cheap without a cache"),
+            Mutant("self.added_usd += charge.input_usd", "self.added_usd += charge.read_usd * 0", "pings for nothing"),
+            Mutant(
+                "hit_probability=hit_probability,\n        seed", "hit_probability=1.0,\n        seed", "no routing"
+            ),
+        ),
+    ),
+    Group(
         file="kvtier/commands/cost.py",
         tests=("tests/econ/test_cost_command.py",),
         mutants=(
             Mutant("if row.speed_up < 1", "if row.speed_up < 0", "slow loads are not named"),
             Mutant('if verdict == "saves":', 'if verdict != "loses":', "what may lose is not named"),
             Mutant("_check_plot(args.plot)", "pass", "found out at the end"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/replay.py",
+        tests=("tests/sim/test_replay.py",),
+        mutants=(
+            Mutant("self._now.s = request.time_s", "pass", "time stands still"),
+            Mutant("self._future.advance()", "pass", "the future stays where it is"),
+            Mutant("self.placement.expires", "False", "nothing expires"),
+            Mutant("num_hits + self._held_behind(keys, num_hits)", "num_hits + 1", "hits that are none"),
+            Mutant("min(num_hits * tokens, request.input_tokens)", "num_hits * tokens", "more tokens than there were"),
+            Mutant("        placement.touch(keys)\n", "        pass\n", "a hit is no use"),
+            Mutant("if self.settings.promote and any(match.tiers):", "if any(match.tiers):", "everything comes up"),
+            Mutant("if num_hits == len(keys):\n            return\n        new", "new", "what is held is stored"),
+            Mutant("placement.worth_writing(Chain(new, labels))", "Chain(new, labels)", "everything is worth it"),
+            Mutant(
+                "            chain = chain.part(len(new), len(chain))", "            return", "long prompts end early"
+            ),
+            Mutant("if self.settings.writes_through:", "if True:", "everything is copied down"),
+            Mutant("while moves := self.placement.plan_expire():", "if moves := self.placement.plan_expire():", "late"),
+            Mutant("and move.key not in lost:", ":", "a block with two copies is lost twice"),
+            Mutant("tier.expired += 1", "tier.evicted += 1", "expired blocks made room"),
+            Mutant("if dst is None and nodes[key].dead:", "if dst is None:", "what lies elsewhere is lost"),
+            Mutant("if src is not None and not keep:", "if src is not None:", "a copy counts as a victim"),
+            Mutant(
+                "moves = self.placement.commit(moves)", "self.placement.commit(moves)\n            moves = []", "follow"
+            ),
+            Mutant("if tier.ttl_s is not None:", "if False:", "every block lives for ever"),
+            Mutant("refresh=tier.refresh", "refresh=True", "a use always begins the time anew"),
+            Mutant("durable=self.settings.keeps(tier)", "durable=True", "every tier keeps its copies"),
+            Mutant('tier.admission == "all"', "False", "the optimum lets everything in"),
+            Mutant("if self._recompute_s is None else", "if True else", "no policy knows what computing takes"),
+            Mutant("load_s=self._load_s.get(tier.name)", "load_s=None", "no admission knows what loading takes"),
+            Mutant("if settings.whole_requests:", "if True:", "references are never replayed one by one"),
+            Mutant("blocks=[block], input_tokens=1", "blocks=[block]", "each reference has all tokens"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/tally.py",
+        tests=("tests/sim/test_costs.py", "tests/sim/test_replay.py"),
+        mutants=(
+            Mutant("self.tiers[dst].written += count", "pass", "nothing is written"),
+            Mutant("self.tiers[src].read += count", "pass", "moves read nothing"),
+            Mutant("tier.read += tier.hits", "pass", "hits read nothing"),
+            Mutant("if whole else 0.0", "if True else 0.0", "an empty trace raises"),
+            Mutant("of(tally.prefix_hits, tally.references)", "of(tally.block_hits, tally.references)", "two rates"),
+            Mutant("of(tally.token_hits, tally.input_tokens)", "of(tally.token_hits, tally.references)", "tokens"),
+            Mutant('"lost_blocks": tier.lost', '"lost_blocks": tier.evicted', "every victim is lost"),
+            Mutant('"written_bytes": tier.written * block_bytes', '"written_bytes": tier.written', "blocks as bytes"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/settings.py",
+        tests=("tests/sim/test_settings.py",),
+        mutants=(
+            Mutant("if self.capacity_blocks < 1:", "if self.capacity_blocks < 0:", "a tier of nothing"),
+            Mutant("if self.name not in TIER_NAMES:", "if False:", "a tier that no profile knows"),
+            Mutant("0 < self.ttl_s < float", "0 <= self.ttl_s < float", "blocks that do not live"),
+            Mutant("if not names:", "if False:", "a replay without a tier"),
+            Mutant("sorted(set(names), key=TIER_NAMES.index)", "list(names)", "tiers in any order"),
+            Mutant('self.copies == "inclusive" or ', "", "no memory keeps copies"),
+            Mutant('self.copies == "disk" and tier.name', "tier.name", "a disk always keeps its copy"),
+            Mutant("and self.tiers[-1].name in _DURABLE", "", "new blocks are copied to memory"),
+            Mutant("and len(self.tiers) > 1 and", "and", "a lone disk copies to itself"),
+            Mutant('self.write == "on_insertion" and', "", "new blocks are always copied down"),
+            Mutant("{1,18}", "+", "a number of any length"),
+            Mutant("if text.strip()[-1:].isalpha():", "if True:", "a part of a block"),
+            Mutant("if block_bytes is None:", "if False:", "bytes without a model"),
+            Mutant("size // block_bytes", "-(-size // block_bytes)", "more than there is room for"),
+            Mutant("if len(policies) > 1 or", "if", "two policies for one tier"),
+            Mutant('set(options) - {"ttl", "refresh", "admit"}', "False", "what nobody knows is passed over"),
+            Mutant("(dict(common or {}) | said)", "(said | dict(common or {}))", "what is common overrules"),
+            Mutant('return word == "yes"', "return True", "refresh=no is yes"),
+        ),
+    ),
+    Group(
+        file="kvtier/sim/costs.py",
+        tests=("tests/sim/test_costs.py",),
+        mutants=(
+            Mutant("request.input_tokens - found)", "request.input_tokens)", "a short last block is loaded whole"),
+            Mutant("            if tier:  # what", "            if True:  # what", "the first tier is loaded from"),
+            Mutant("found += tokens", "pass", "everything is computed"),
+            Mutant("min(found, request.input_tokens - 1)", "found", "nothing is computed for a whole hit"),
+            Mutant("profile.tier(name)", "pass", "a tier that the profile lacks"),
+            Mutant("if self._began_s is None else self._began_s", "if True else self._began_s", "rent for no time"),
+            Mutant("tally.tiers, strict=True))[1:]", "tally.tiers, strict=True))", "the first tier is paid for twice"),
+            Mutant("np.percentile(ttft, 99)", "np.percentile(ttft, 50)", "the median is the tail"),
+            Mutant("profile.compute_usd(float(ttft.sum()))", "profile.compute_usd(float(ttft.mean()))", "one request"),
+            Mutant("counts.written * block_bytes", "counts.read * block_bytes", "reads wear out"),
+            Mutant("profile.prefill_s(0, depth * block_tokens)", "0", "a block costs all before it too"),
+            Mutant("max(0.0, 2 * one - two)", "one", "latency is a block's time"),
+            Mutant("each = max(1, self.requests)", "each = 1", "a request costs as much as all"),
+        ),
+    ),
+    Group(
+        file="kvtier/ruling.py",
+        tests=("tests/test_store_policies.py",),
+        mutants=(
+            Mutant("(0 if rules else set_aside_blocks)", "0", "places set aside are planned with"),
+            Mutant("if ttl_s is not None:", "if False:", "every block lives for ever"),
+            Mutant("Placement(rules, index)", "Placement(rules)", "policies look into another index"),
+            Mutant("if len(given) != num_tiers:", "if False:", "rules for tiers that are not there"),
+            Mutant("[given] * num_tiers", "[given]", "one tier has rules"),
+            Mutant('if admission == "worth_reloading":', "if False:", "an error that speaks of the command line"),
         ),
     ),
     Group(
@@ -2542,6 +3297,118 @@ GROUPS: tuple[Group, ...] = (
         mutants=(Mutant("beside.unlink(missing_ok=True)", "pass", "half a file is left"),),
     ),
     Group(
+        file="kvtier/econ/billing/breakeven.py",
+        tests=("tests/econ/test_billing_tariffs.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("(write - 1) / (1 - read)", "(write - 1) / (write - read)", "k for h"),
+            Mutant("(write - 1) / (write - read)", "(write - 1) / (1 - read)", "h for k"),
+            Mutant("-math.log1p(-hit", "math.log1p(hit", "a rate that is too low"),
+            Mutant("(longer_write - read) / (write - read)) /", "longer_write / write) /", "reads forgotten"),
+            Mutant("(longer_write - write) / (write - read)", "(longer_write - write) / write", "an expiry's read"),
+            Mutant("write / read - 1 - _EPSILON", "write / read - _EPSILON", "a ping too many"),
+            Mutant("- 1 - _EPSILON", "- 1", "49 pings by rounding"),
+            Mutant("most_pings(write=write, read=read) + 1)", "most_pings(write=write, read=read))", "an hour less"),
+            Mutant("(input_usd_per_mtok - cached_usd_per_mtok)", "input_usd_per_mtok", "a reuse that costs nothing"),
+            Mutant("num_calls * (write - read) - write", "num_calls * (write - read)", "the call ahead is free"),
+            Mutant("0 <= read < 1 <= write", "0 <= read <= 1 <= write", "a division by zero"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/strategies.py",
+        tests=("tests/econ/test_billing_traffic.py", "tests/econ/test_billing_properties.py"),
+        mutants=(
+            Mutant("if newest[ping.conversation or 0] != number:", "if False:", "pings go on after the next call"),
+            Mutant("if sent + 1 < limit:", "if sent < limit:", "a ping too many"),
+            Mutant("due[0][0] < time_s", "due[0][0] <= time_s", "a ping with the call"),
+            Mutant("if marked and call.marks else", "if call.marks else", "an automatic cache is pinged in part"),
+            Mutant("call.marks[-1].position if marked", "call.marks[0].position if marked", "half is let go"),
+            Mutant("call.ends[position] >= minimum_tokens", "True", "what nobody stores is pinged"),
+            Mutant('    yield from until(float("inf"))\n', "", "no pings after the last call"),
+            Mutant("reversed(call.ids.tolist())", "call.ids.tolist()", "a session goes on where another began"),
+            Mutant("    if found is None and len(call.ids):", "    if len(call.ids):", "a trace's numbers are lost"),
+            Mutant("not sent.is_live(first, last)", "True", "a call ahead of what is there"),
+            Mutant("first.ends[last] >= minimum_tokens", "True", "a call ahead for nothing"),
+            Mutant("time_s=later_s, ", "", "the calls do not wait"),
+            Mutant("ready[0][0] < oldest_s", "ready", "out of order"),
+            Mutant(
+                "group[0].time_s + within_s <= call.time_s]", "group[0].time_s + within_s < call.time_s]", "waits on"
+            ),
+            Mutant("Mark(position, lifetime)", "Mark(position)", "five minutes before an hour"),
+            Mutant("min((_shared(first, other)", "max((_shared(first, other)", "what only some share"),
+            Mutant("marks=marks if marked else None", "marks=None", "the call ahead stores by chance"),
+            Mutant("if mark.position <= last)", "if True)", "marks beyond its end"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/marking.py",
+        tests=("tests/econ/test_billing_traffic.py",),
+        mutants=(
+            Mutant("for position in (shared - 1, last) if", "for position in (last,) if", "no second mark"),
+            Mutant("yield call if call.marks is not None else", "yield", "marks that were set are lost"),
+            Mutant("max(_GROWTH * have, minimum_tokens)", "max(have, minimum_tokens)", "made anew at every turn"),
+            Mutant("max(_GROWTH * have, minimum_tokens)", "_GROWTH * have", "made below the minimum"),
+            Mutant("            marked[call.ids[deepest]] = True\n", "", "made and forgotten"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/calls.py",
+        tests=("tests/econ/test_billing_traffic.py",),
+        mutants=(
+            Mutant(
+                "request.input_tokens // block_tokens", "-(-request.input_tokens // block_tokens)", "a partial block"
+            ),
+            Mutant("min(len(request.blocks), ", "max(0, ", "blocks that a trace does not have"),
+            Mutant("last_s <= request.time_s < math.inf", "request.time_s < math.inf", "time runs backwards"),
+            Mutant("< math.inf", "<= math.inf", "a call at no time"),
+            Mutant("request.input_tokens < 0 or ", "", "a prompt of fewer than no tokens"),
+            Mutant(" or request.output_tokens < 0", "", "an answer of fewer than no tokens"),
+            Mutant("in_content_blocks=False", "in_content_blocks=True", "look-back in blocks of a trace"),
+            Mutant("if block_tokens < 1:", "if block_tokens < 0:", "blocks of nothing"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/conversation.py",
+        tests=("tests/econ/test_billing_traffic.py",),
+        mutants=(
+            Mutant("(parent, name, tokens)", "(-1, name, tokens)", "a segment is the same after another prefix"),
+            Mutant("(parent, name, tokens)", "(parent, name, 0)", "lengths do not count"),
+            Mutant("if call.time_s < last_s:", "if False:", "time runs backwards"),
+            Mutant("enumerate(lines, start=1)", "enumerate(lines)", "the line before is blamed"),
+            Mutant("        last_s = call.time_s\n", "", "time may run backwards"),
+            Mutant("if order < rank:", "if False:", "a system prompt at the end"),
+            Mutant('return f"text {', 'return f"id {', "a text is the id of its digest's letters"),
+            Mutant("or value < 0:", "or False:", "fewer than no tokens"),
+            Mutant(
+                "isinstance(value, bool) or not isinstance(value, int)", "not isinstance(value, int)", "True is one"
+            ),
+            Mutant("not 0 <= value < math.inf", "not 0 <= value", "a call at no time"),
+            Mutant(" and said in lifetimes:", ":", "a lifetime that nobody offers"),
+            Mutant("marks=tuple(marks) or None", "marks=tuple(marks)", "nothing said is nothing marked"),
+            Mutant("and text is None:", ":", "an id and a text"),
+            Mutant("OverflowError, RecursionError) as exc:", "OverflowError) as exc:", "a bomb of brackets"),
+            Mutant("ValueError, OverflowError,", "ValueError,", "a number as long as a line"),
+        ),
+    ),
+    Group(
+        file="kvtier/econ/billing/tariffs.py",
+        tests=("tests/econ/test_billing_tariffs.py", "tests/econ/test_billing_rules.py"),
+        mutants=(
+            Mutant("    if not named:", "    if False:", "figures without a source"),
+            Mutant('(table.get("title") and table.get("date"))', 'table.get("title")', "sources without a date"),
+            Mutant("or not value >= 0:", "or False:", "prices below zero"),
+            Mutant("or not value > 0:", "or value < 0:", "a lifetime of nothing"),
+            Mutant("    if name not in known:", "    if False:", "names that mean nothing"),
+            Mutant("writes.get(plan, prices.input_usd_per_mtok)", "prices.input_usd_per_mtok", "writes for nothing"),
+            Mutant('for name in ("minimum_tokens",) if name in model', "for name in ()", "one minimum for all"),
+            Mutant("if rules[other].entries == rules[plan].entries", "if True", "lifetimes of another cache"),
+            Mutant("if prices.input_usd_per_mtok == 0:", "if False:", "shares of nothing"),
+            Mutant("if self.made_apart and self.refreshed_on_use:", "if False:", "rent that nobody counts"),
+            Mutant("tariff.model == firsts[tariff.provider]", "True", "every model ever"),
+            Mutant("if not providers or tariff.provider in providers", "", "providers nobody asked for"),
+            Mutant("if self.entries not in ENTRIES:", "if False:", "entries that end nowhere"),
+        ),
+    ),
+    Group(
         file="kvtier/sim/sweep.py",
         tests=("tests/sim/test_sweep.py", "tests/sim/test_sweep_command.py"),
         mutants=(
@@ -2617,6 +3484,136 @@ GROUPS: tuple[Group, ...] = (
             ),
         ),
     ),
+    Group(
+        file="kvtier/calibrate/bands.py",
+        tests=("tests/calibrate/test_bands.py",),
+        mutants=(
+            Mutant("LEVEL = 0.9", "LEVEL = 0.98", "wider than said"),
+            Mutant("0, 2 / 2**count", "0, 1 / 2**count", "one side is forgotten"),
+            Mutant(">= LEVEL:", "> 0:", "bands that hold nothing"),
+            Mutant("ordered[-1 - edge]", "ordered[-1]", "one side is wider"),
+            Mutant("= sorted(samples), ", "= list(samples), ", "the first run is the lowest"),
+            Mutant("lo=band.lo, hi=band.hi", "", "a figure without its band"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/prefill.py",
+        tests=("tests/calibrate/test_prefill.py",),
+        mutants=(
+            Mutant("((1, *lengths))", "(lengths)", "the pass over one token is forgotten"),
+            Mutant(
+                "began + guess + runs * (sum(once.values()) + guess)", "began + guess", "rounds are not reckoned with"
+            ),
+            Mutant("if len(once) > 1 else", "if len(once) > 9 else", "a length that takes for ever is begun"),
+            Mutant("min(seconds, timed(tokens))", "seconds", "one pass that was held up ends the search"),
+            Mutant("max(mid, band.mid)", "band.mid", "a longer prompt takes less"),
+            Mutant("max(hi, band.hi)", "band.hi", "a band below its median"),
+            Mutant("max(lo, band.lo)", "band.lo", "a band wider than seen"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/tiers.py",
+        tests=("tests/calibrate/test_tiers.py",),
+        mutants=(
+            Mutant(
+                "    bench.prepare()\n    settle()\n    began = clock()\n",
+                "    began = clock()\n    bench.prepare()\n",
+                "preparing is timed",
+            ),
+            Mutant("    tier.delete(part.keys)\n", "", "a write of what is held does nothing"),
+            Mutant(
+                "    settle()\n    seconds = clock() - began",
+                "    seconds = clock() - began",
+                "the GPU is still at work",
+            ),
+            Mutant("if count < len(part):", "if count < 0:", "a lost block is fast"),
+            Mutant('("small", 1)', '("small", 2)', "two blocks for one"),
+            Mutant("max(0.0, s - moving_s)", "s", "bytes count twice"),
+            Mutant("moving_s = self.block_bytes", "moving_s = self.batch_bytes", "no latency at all"),
+            Mutant("self.batch_bytes / s / limit", "self.batch_bytes / s / max(limits)", "shares of another round"),
+            Mutant(
+                "self._share(self.write_s, self.raw_write)", "self._share(self.write_s, self.raw_read)", "another limit"
+            ),
+            Mutant("_open()\n        self._drop()", "_open()", "what opening reads ahead is warm"),
+            Mutant("> most:", "> 1e12:", "warm passes for cold"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/amplification.py",
+        tests=("tests/calibrate/test_amplification.py",),
+        mutants=(
+            Mutant("(last - first) / stored", "last / stored", "what was written before counts"),
+            Mutant("_SECTOR_BYTES = 512", "_SECTOR_BYTES = 4096", "eight times too much"),
+            Mutant("_SECTORS_WRITTEN = 6", "_SECTORS_WRITTEN = 4", "merged writes"),
+            Mutant("if ratios and max(ratios) > 0", "if ratios", "a counter that sees nothing says zero"),
+            Mutant("max(band.hi, device.mid)", "band.hi", "what the process cannot see is nowhere"),
+            Mutant('lines["write_bytes"]', 'lines["cancelled_write_bytes"]', "another line"),
+            Mutant('kind="assumed"', 'kind="measured"', "a guess passes for a measurement"),
+            Mutant("next(iter(bands))", "list(bands)[-1]", "everybody's writes"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/energy.py",
+        tests=("tests/calibrate/test_energy.py",),
+        mutants=(
+            Mutant('.startswith("package")', '.startswith("")', "cores count twice"),
+            Mutant("(new - old) % size", "new - old", "a counter that wraps gives energy back"),
+            Mutant("most + 1 for", "most for", "off by one at a wrap"),
+            Mutant("sum(used) * _MICRO / seconds", "sum(used) * _MICRO", "joules for watts"),
+            Mutant("if not zones:", "if False:", "no counters are no watts"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/prices.py",
+        tests=("tests/calibrate/test_prices.py",),
+        mutants=(
+            Mutant("if usd_per_hour is not None:", "if False:", "--machine-price is passed over"),
+            Mutant("core.value * cores", "core.value", "a machine of one core"),
+            Mutant("if name in words", "if name in gpu.lower()", "another GPU's price"),
+            Mutant("machine.value / gb", "machine.value", "each GB costs the machine"),
+            Mutant('kind="assumed"', 'kind="given"', "an assumption passes for a fact"),
+            Mutant("- set(named)", "", "what was named is assumed"),
+            Mutant("if medium.tier in found:", "if False:", "the last one wins"),
+            Mutant('if medium.tier == "remote":', "if False:", "a remote tier nobody measures"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/settings.py",
+        tests=("tests/calibrate/test_calibrate_command.py",),
+        mutants=(
+            Mutant("if self.runs < LEAST_RUNS:", "if False:", "bands of one run"),
+            Mutant("LEAST_BUDGET_S <= self.budget_s", "0 <= self.budget_s", "no time for anything"),
+            Mutant("if asked or not fitting:", "if not fitting:", "lengths vanish unsaid"),
+            Mutant("n <= max_tokens)", "n < max_tokens)", "the longest prompt is left out"),
+            Mutant("min(_MOST_BYTES, ", "max(_MOST_BYTES, ", "batches of all memory"),
+            Mutant("if free < needed_bytes:", "if False:", "a full disk is found out late"),
+        ),
+    ),
+    Group(
+        file="kvtier/calibrate/run.py",
+        tests=("tests/calibrate/test_calibrate_command.py",),
+        mutants=(
+            Mutant('amplification if name == "disk" else _memory()', "_memory()", "assumed, not measured"),
+            Mutant("pass_s=prefill_points(prefill)[0].mid", "pass_s=0.0", "a pass costs nothing"),
+            Mutant("except (TierError, MeasureError, OSError) as exc:", "except OSError as exc:", "exit status 1"),
+            Mutant("machine=machine_name(),", "machine=None,", "a profile good anywhere"),
+            Mutant("spec.block_bytes // subject.spec.block_tokens", "spec.block_bytes", "bytes of a block for a token"),
+        ),
+    ),
+    Group(
+        file="kvtier/commands/calibrate.py",
+        tests=("tests/calibrate/test_calibrate_command.py",),
+        mutants=(
+            Mutant("and not args.out.is_dir()", "", "found out at the end"),
+            Mutant("0 <= args.machine_price < math.inf", "args.machine_price < math.inf", "negative prices"),
+            Mutant("[_TINY] if tiny else []", "[]", "a tiny model passes for a large one"),
+            Mutant(
+                "with _scratch(args.directory or _made(cache_dir())) as name:",
+                "with _scratch(Path()) as name:",
+                "measures another disk",
+            ),
+        ),
+    ),
 )
 
 
@@ -2638,7 +3635,7 @@ def copied() -> Iterator[Path]:
     """A copy of what the tests need, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="kvtier-mutant-") as name:
         place = Path(name)
-        for part in ("kvtier", "tests", "benchmarks"):
+        for part in ("kvtier", "tests", "benchmarks", "examples"):
             shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
         shutil.copy(ROOT / "pyproject.toml", place)
         (place / "conftest.py").write_text(CONFTEST)

@@ -32,7 +32,7 @@ def test_the_drawn_tree_is_the_real_one():
 
 
 def test_the_drawing_was_found():
-    assert len(drawn()) == 13
+    assert len(drawn()) == 16
 
 
 def test_a_corrupt_block_is_named_by_its_first_twelve_digits():

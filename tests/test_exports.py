@@ -55,3 +55,14 @@ def test_the_version_is_that_of_the_project():
         pytest.skip("kvtier is installed, and its project file is not here")
 
     assert tomllib.loads(project.read_text())["project"]["version"] == kvtier.__version__
+
+
+def test_the_context_policies_are_exported_by_their_own_package():
+    context = import_module("kvtier.context")
+    brought_in = {
+        name for name, value in vars(context).items() if getattr(value, "__module__", "").startswith("kvtier.context")
+    }
+
+    assert len(set(context.__all__)) == len(context.__all__)
+    assert brought_in - set(context.__all__) == set()
+    assert all(hasattr(context, name) for name in context.__all__)

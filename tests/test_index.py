@@ -3,9 +3,11 @@
 import copy
 
 import pytest
-from core_helpers import key, keys, label
+from core_helpers import entries, key, keys, label
 
 from kvtier.index import PrefixIndex
+from kvtier.listing import Listing
+from kvtier.resting import Resting
 
 
 def forest(**readable):
@@ -243,3 +245,38 @@ def test_a_match_is_a_snapshot():
     index.detach(index.nodes[key("a")])
 
     assert match == before
+
+
+# Leaves
+
+
+def test_who_becomes_a_leaf_is_told_of_once_its_last_child_is_given_up():
+    index, told = forest(a=1, ab=1, ac=1), []
+    index.on_leaf = lambda node: told.append(node.key)
+
+    index.detach(index[key("ab")])
+    assert told == []
+    index.detach(index[key("ac")])
+    assert told == [key("a")]
+    index.detach(index[key("a")])
+    assert told == [key("a")]
+
+
+def test_children_are_counted():
+    index = forest(a=1)
+    counts = [index[key("a")].num_children]
+    for text in ("ab", "ac", "ad"):
+        index.add(key(text), label(text))
+        counts.append(index[key("a")].num_children)
+
+    assert counts == [0, 1, 2, 3]
+
+
+def test_children_asleep_are_counted_too():
+    index = PrefixIndex()
+    index.rest(Resting(Listing.of(entries("a", "ab", "ac")), 0))
+    node = index[key("a")]
+
+    assert (node.num_children, node.is_leaf) == (2, False)
+    index[key("ab")]
+    assert node.num_children == 2

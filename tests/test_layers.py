@@ -1,14 +1,14 @@
 """Who may import whom, and what stays importable without the heavy libraries.
 
-errors  spec  hashing  format  listing  metrics  config  answers  econ    facts and formulas
+errors  spec  hashing  format  listing  metrics  config  answers  econ  context    facts and formulas
    policy   index   resting   books   room   intake  judgement: no I/O, no clock, no torch
    rates    ground  reuse    health
    formats                                           a block in fewer bytes, or encrypted, and back
    placement      tiers                              decide | move: neither sees the other
-       core  leases  neighbours  streaming  transfer  reader  writer  store
+       core  leases  neighbours  streaming  transfer  reader  writer  ruling  store
        sim                                        the decisions over a trace, and no tier
    opening  integrations  testing  doctor  __init__  edges
-   oracle                                            asks the edges
+   oracle  calibrate                                 ask the edges
    commands  cli  __main__                           the command line
 """
 
@@ -26,12 +26,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: A part may import from its own layer and from those before it in this list.
 LAYERS = [
-    {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers", "econ"},
+    {"errors", "spec", "hashing", "format", "listing", "metrics", "config", "answers", "econ", "context"},
     {"policy", "index", "resting", "books", "room", "intake", "health", "formats", "rates", "ground", "reuse"},
     {"placement", "tiers"},
-    {"core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "store", "sim"},
+    {"core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "ruling", "store", "sim"},
     {"opening", "integrations", "testing", "doctor", "__init__"},
-    {"oracle"},
+    {"oracle", "calibrate"},
     {"commands", "cli", "__main__"},
 ]
 
@@ -44,7 +44,18 @@ STRANGERS = [
     {"opening", "doctor"},
     *(
         {"sim", other}
-        for other in ("tiers", "core", "leases", "neighbours", "streaming", "transfer", "reader", "writer", "store")
+        for other in (
+            "tiers",
+            "core",
+            "leases",
+            "neighbours",
+            "streaming",
+            "transfer",
+            "reader",
+            "writer",
+            "ruling",
+            "store",
+        )
     ),
     {"formats", "policy"},
     {"formats", "index"},
@@ -52,9 +63,10 @@ STRANGERS = [
 ]
 
 PURE = ["errors", "spec", "hashing", "listing", "metrics", "config", "policy.base", "policy.registry", "sim"]
-PURE += ["index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
-PURE += ["econ.profile"]
+PURE += ["context", "index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
+PURE += ["econ.profile", "econ.billing.bills"]
 JUDGEMENT = ["policy", "index", "resting", "books", "room", "intake", "health", "placement", "rates", "ground", "reuse"]
+JUDGEMENT += ["context"]
 NO_CLOCK_NO_FILES = {"asyncio", "io", "os", "pathlib", "random", "socket", "tempfile", "threading", "time"}
 
 
@@ -127,6 +139,14 @@ OUTSIDE_LMDB = [path for path in FILES if part_of(path) != "tiers" and name_of(p
 @pytest.mark.parametrize("path", OUTSIDE_LMDB, ids=name_of)
 def test_only_the_disk_tier_and_its_doctor_know_lmdb(path):
     assert "lmdb" not in {name.split(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) == "context"], ids=name_of)
+def test_context_policies_need_nothing_but_the_standard_library_and_the_errors(path):
+    outside = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - {"kvtier"}
+
+    assert outside == set()
+    assert parts_imported(path) <= {"context", "errors"}
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.name != "lossless.py"], ids=name_of)

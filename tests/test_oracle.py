@@ -326,7 +326,7 @@ def test_one_bit_of_each_record_named_is_flipped(tmp_path):
 
 
 def test_pages_are_dropped_and_brought_in(tmp_path):
-    residency, machine = pytest.importorskip("lib.residency"), pytest.importorskip("lib.machine")
+    residency, machine = pytest.importorskip("kvtier.calibrate.residency"), pytest.importorskip("lib.machine")
     path = tmp_path / "data"
     path.write_bytes(struct.pack("<Q", 7) * (1 << 20))
     if machine.conditions(tmp_path)["disk"]["filesystem"] not in {"ext4", "xfs", "btrfs"}:

@@ -9,12 +9,17 @@ from collections import deque
 from functools import lru_cache
 from itertools import product
 
-from core_helpers import chain, entries, key, keys, make, word
+from core_helpers import Clock, Only, chain, entries, key, keys, word
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from kvtier.index import PrefixIndex
 from kvtier.listing import Listing
+from kvtier.placement import Placement, TierRules
+from kvtier.policy.base import Reconsidering, Setting
+from kvtier.policy.registry import make_policy
+from kvtier.policy.ttl import TTL
 
 DEPTH = 4
 WORDS = ["".join(letters) for size in range(1, DEPTH + 1) for letters in product("ab", repeat=size)]
@@ -33,15 +38,24 @@ def leaves(move, tier):
 
 class PlacementMachine(RuleBasedStateMachine):
     @initialize(
-        tiers=st.sampled_from([3, 3, 2, 2, 1]),
+        tiers=st.sampled_from([3, 3, 2, 2, 1, 1]),
         capacities=st.tuples(st.integers(1, 4), st.integers(0, 5), st.integers(0, 6)),
         durable=st.sets(st.integers(1, 2)),
+        policy=st.sampled_from(["lru", "lru", "fifo", "sieve", "s3fifo"]),
+        lives=st.just({}) | st.dictionaries(places, st.integers(1, 4)),
+        barred=st.just({}) | st.dictionaries(places, st.sets(prompts)),
         before=st.lists(prompts, min_size=2, max_size=6),
     )
-    def start(self, tiers, capacities, durable, before):
+    def start(self, tiers, capacities, durable, policy, lives, barred, before):
         self.capacities = list(capacities[:tiers])
         self.durable = {tier for tier in durable if tier < tiers}
-        self.placement = make(*self.capacities, durable=self.durable)
+        self.policy = policy
+        self.lives = lives
+        """Seconds that a block lives in a tier, where it does not live for ever."""
+        self.barred = barred
+        """Words that a tier's admission does not let in."""
+        self.clock = Clock()
+        self.begin()
         self.held = [set() for _ in self.capacities]
         """Words that each tier physically holds."""
         self.damaged = [set() for _ in self.capacities]
@@ -58,6 +72,21 @@ class PlacementMachine(RuleBasedStateMachine):
         for text in before:
             self.write(text)
             self.settle()
+
+    def begin(self):
+        """A placement that holds nothing, with the machine's rules."""
+        index = PrefixIndex()
+        self.since = [{} for _ in self.capacities]
+        """When a block's life in a tier began."""
+        self.placement = Placement([self.rules_of(tier, index) for tier in range(len(self.capacities))], index)
+
+    def rules_of(self, tier, index):
+        setting = Setting(capacity_blocks=self.capacities[tier])
+        policy = make_policy(self.policy, setting)
+        if tier in self.lives:
+            policy = TTL(policy, self.lives[tier], self.clock, depth=lambda key: index[key].depth)
+        admission = Only(*set(WORDS) - self.barred[tier]) if tier in self.barred else None
+        return TierRules(self.capacities[tier], policy, durable=tier in self.durable, admission=admission)
 
     # The model
 
@@ -139,6 +168,7 @@ class PlacementMachine(RuleBasedStateMachine):
         held = set().union(*self.held)
         missing = [text[: i + 1] for i in range(len(text)) if text[: i + 1] not in held]
         was_idle, free = self.idle(), self.capacities[0] - len(self.held[0])
+        others = sum(not text.startswith(each) for each in self.held[0])
 
         moves = self.plan(lambda: self.placement.plan_write(chain(text)), keys(text), may_sink=True)
 
@@ -146,6 +176,10 @@ class PlacementMachine(RuleBasedStateMachine):
         if was_idle:
             assert new == missing[: len(new)], "a prompt is taken up from its first missing block on"
             assert len(new) >= min(free, len(missing)), "free places are used"
+        if was_idle and len(self.held) == 1 and not self.leases:
+            asks_again = isinstance(self.placement._rules[0].policy, Reconsidering)
+            room = free + (others if asks_again and self.policy != "lru" else min(others, 1))
+            assert len(new) >= min(room, len(missing)), "who may leave is found"
 
     @rule(text=prompts, start=st.integers(1, 2), place=places)
     def write_part(self, text, start, place):
@@ -172,10 +206,49 @@ class PlacementMachine(RuleBasedStateMachine):
         names = None if pick is None else keys(self.one_of(self.held[:-1], pick))
         self.plan(lambda: self.placement.plan_copy_down(names), names or [])
 
-    @precondition(lambda self: any(self.held))
-    @rule(pick=picks)
-    def touch(self, pick):
-        self.placement.touch(keys(self.one_of(self.held, pick)))
+    @rule(text=prompts)
+    def touch(self, text):
+        self.placement.touch(keys(text))
+
+        for since in self.since:
+            since.update((word(each), self.clock.now_s) for each in keys(text) if word(each) in since)
+
+    @rule(text=prompts)
+    def arrange(self, text):
+        self.placement.arrange(keys(text))
+
+    @rule(text=prompts, place=places)
+    def write_what_is_worth_it(self, text, place):
+        tier = place % len(self.held)
+        worth = self.placement.worth_writing(chain(text), tier)
+
+        barred = self.barred.get(tier, set())
+        assert all(word(each) not in barred or self.placement.index.get(each) for each in worth.keys)
+        self.plan(lambda: self.placement.plan_write(worth, tier), worth.keys, may_sink=True)
+
+    @rule(ticks=st.integers(0, 3))
+    def time_passes(self, ticks):
+        """What is over goes, unless it is leased or in flight; what hangs on it goes too."""
+        self.clock.now_s += ticks
+        busy, leased, was_idle = {word(move.key) for move in self.in_flight()}, self.leased(), self.idle()
+        due = {
+            (text, tier)
+            for tier, since in enumerate(self.since)
+            for text, time_s in since.items()
+            if tier in self.lives and time_s + self.lives[tier] <= self.clock.now_s
+        }
+
+        moves = self.placement.plan_expire()
+
+        gone = {(word(move.key), move.src) for move in moves}
+        assert len(gone) == len(moves), "one move for each copy"
+        assert not {text for text, _ in gone} & leased, "a leased block does not expire"
+        assert not {text for text, _ in gone} & busy, "a block in flight is left alone"
+        assert due or not moves, "nothing goes before its time"
+        if was_idle and not leased:
+            assert due <= gone, "what is over goes"
+        self.take_orders(moves)
+        self.losses = self.losses or bool(moves)
 
     # Carrying out
 
@@ -201,12 +274,28 @@ class PlacementMachine(RuleBasedStateMachine):
 
         follow = self.placement.commit(done)
 
+        self.note_lives(done)
         assert all(move.dst is None for move in follow), "what follows from a report is drops"
         if not self.losses:
             expected = {(text, tier) for text, tier in came_up if tier not in self.durable}
             assert {(word(move.key), move.src) for move in follow} == expected, "only promotion leaves a copy to drop"
         self.take_orders(follow)
         self.losses = self.losses and not self.idle()
+
+    def note_lives(self, done):
+        for move in done:
+            if move.dst is not None:
+                self.since[move.dst][word(move.key)] = self.clock.now_s
+        self.forget_lives()
+
+    def forget_lives(self):
+        """What no policy orders any more has no life."""
+        for tier, since in enumerate(self.since):
+            bit = 1 << tier
+            for text in list(since):
+                node = self.placement.index.get(key_of(text))
+                if node is None or not node.tiers & bit:
+                    del since[text]
 
     @precondition(lambda self: not self.idle())
     @rule()
@@ -258,6 +347,7 @@ class PlacementMachine(RuleBasedStateMachine):
             for lease in self.leases:
                 lease[1] = lease[1][: lease[1].index(text)] if text in lease[1] else lease[1]
         self.take_orders(self.placement.forget(key_of(text), tier))
+        self.forget_lives()
 
     # Restart
 
@@ -274,6 +364,8 @@ class PlacementMachine(RuleBasedStateMachine):
         for tier in sorted(self.durable):
             listed = entries(*sorted(self.held[tier], reverse=children_first))
             self.take_orders(self.placement.restore(tier, Listing.of(listed) if in_columns else listed))
+            self.since[tier] = dict.fromkeys(self.held[tier], self.clock.now_s)
+        self.forget_lives()
         self.settle()
 
         for words, room in zip(self.held, self.capacities, strict=True):
@@ -286,7 +378,7 @@ class PlacementMachine(RuleBasedStateMachine):
         self.damaged = [set() for _ in self.held]  # to be found again by reading
         self.plans, self.done, self.leases, self.losses = [], [], [], True
         self.capacities = capacities[: len(self.held)]
-        self.placement = make(*self.capacities, durable=self.durable)
+        self.begin()
 
     def survivors(self):
         """What each tier should hold after a restart with room for everything."""

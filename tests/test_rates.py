@@ -1,12 +1,14 @@
 """Rates learnt from observations: found again, never negative, never falling with more work."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvtier.rates import LoadCosts, LoadRates, Rate, prefill_terms
+from kvtier.econ.profile import Profile
+from kvtier.rates import LoadCosts, LoadRates, Rate, prefill_terms, profiled_prefill
 
 weight = st.floats(0, 1) | st.just(0.0)
 pieces = st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 4000)), min_size=12, max_size=40)
@@ -227,3 +229,76 @@ def test_those_who_share_a_tier_hold_a_read_up_by_no_more_than_their_share(other
     assert 1 <= costs.crowding("disk", mine) <= 1 + len(others)
     assert costs.crowding("disk", mine) * mine <= mine + sum(others) + 1e-6
     assert costs.crowding("host", mine) == 1
+
+
+# From a profile
+
+
+PROFILE = Profile.named("h100", "llama-3.1-8b")
+
+
+@pytest.mark.parametrize("tokens", [512, 4096, 32_768])
+def test_before_anything_was_computed_a_profile_is_believed(tokens):
+    cost = Rate(profiled_prefill(PROFILE)).cost()
+
+    assert cost.covers(tokens)
+    assert cost.seconds(prefill_terms(0, tokens)) == pytest.approx(PROFILE.prefill_s(0, tokens), rel=0.1)
+
+
+def test_a_profile_of_two_lengths_is_enough():
+    short = replace(PROFILE, prefill=PROFILE.prefill[:2])
+
+    assert profiled_prefill(short).covers(100)
+
+
+@pytest.mark.parametrize("tokens", [100, 5000])
+@pytest.mark.parametrize("tier", ["device", "host", "disk"])
+def test_before_anything_was_read_a_profile_is_believed(tier, tokens):
+    costs, num_bytes = LoadRates().costs(PROFILE), PROFILE.prefix_bytes(tokens)
+
+    assert costs.tiers[tier].covers(num_bytes)
+    assert costs.seconds(tier, num_bytes) == pytest.approx(PROFILE.load_s(tier, tokens))
+
+
+def test_without_a_profile_nothing_is_known():
+    assert LoadRates().costs().tiers == {}
+    assert Rate().cost() is None
+
+
+def test_what_was_observed_is_believed_and_the_profile_beyond_it():
+    loads, size = LoadRates(), 1 << 20
+    for _ in range(3):
+        loads.observe("disk", size, size / 1e6)
+
+    costs = loads.costs(PROFILE)
+
+    assert costs.seconds("disk", 8 * size) == pytest.approx(8 * size / 1e6, rel=0.01)
+    assert costs.seconds("disk", 9 * size) == pytest.approx(0.0002 + 9 * size / 7e9)
+    assert costs.tiers["disk"].covers(9 * size)
+    assert not loads.costs().tiers["disk"].covers(9 * size)
+
+
+def test_one_observation_does_not_outweigh_a_profile():
+    rate = Rate(profiled_prefill(PROFILE))
+    rate.observe(prefill_terms(0, 1024), 100.0)
+
+    assert rate.cost().seconds(prefill_terms(0, 1024)) == pytest.approx(PROFILE.prefill_s(0, 1024), rel=0.1)
+
+
+def test_a_profile_that_promises_too_much_is_disproved():
+    rate = Rate(profiled_prefill(PROFILE))
+    for tokens in (1024, 2048, 4096):
+        rate.observe(prefill_terms(0, tokens), tokens / 10)
+
+    assert rate.cost().seconds(prefill_terms(0, 2048)) == pytest.approx(204.8, rel=0.01)
+
+
+def test_what_is_profiled_takes_longer_beside_the_other_side_as_well():
+    rate, terms = Rate(profiled_prefill(PROFILE)), prefill_terms(0, 1024)
+    alone = rate.cost().seconds(terms)
+
+    for _ in range(60):
+        rate.observe(terms, 3 * alone, beside=True)
+
+    assert rate.cost().seconds(terms) == alone
+    assert rate.cost().seconds(terms, beside=True) == pytest.approx(3 * alone)

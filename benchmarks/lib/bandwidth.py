@@ -25,18 +25,18 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from kvtier.calibrate.limits import device_copy_once, memcpy_once, pinned_copy_once
+from kvtier.calibrate.rawdisk import DiskSetting, RawDisk
+from kvtier.calibrate.residency import drop, make_resident, resident_bytes
+from kvtier.calibrate.stats import interleave, summary
+from kvtier.errors import NotColdError
 from kvtier.testing.blocks import chain
 from kvtier.tiers.base import Tier
 from kvtier.tiers.disk import LMDBTier
 from kvtier.tiers.memory import MemoryTier
 from kvtier.tiers.pages import page_aligned
 
-from .errors import NotColdError
-from .limits import device_copy_once, memcpy_once, pinned_copy_once
-from .rawdisk import DiskSetting, RawDisk
-from .residency import drop, make_resident, resident_fraction
 from .rivals import Rival
-from .stats import interleave, summary
 
 GRID = tuple(DiskSetting(threads, kib << 10) for threads in (1, 4, 16) for kib in (256, 1024))
 COLD_BYTES = 256 << 10
@@ -270,8 +270,7 @@ class Cell:
         def prepare() -> None:
             store.chill()
             for path in store.files():
-                resident = resident_fraction(path) * path.stat().st_blocks * 512
-                if resident > COLD_BYTES:
+                if (resident := resident_bytes(path)) > COLD_BYTES:
                     raise NotColdError(f"{store.name}: {resident:.0f} bytes of {path.name} are still in memory")
 
         return prepare

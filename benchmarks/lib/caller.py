@@ -14,12 +14,11 @@ import numpy as np
 import torch
 
 from kvtier import open_store
+from kvtier.calibrate.limits import memcpy_once
+from kvtier.calibrate.stats import summary
 from kvtier.hashing import Namespace
 from kvtier.spec import KVSpec
 from kvtier.tiers.pages import page_aligned
-
-from .limits import memcpy_once
-from .stats import summary
 
 _SPEC = KVSpec(layers=30, kv_heads=3, head_dim=64, dtype="float32")
 _SMALL = KVSpec(layers=1, kv_heads=1, head_dim=8, dtype="float16")

@@ -1,8 +1,9 @@
 """Errors that end a benchmark before it measures the wrong thing.
 
     BenchError
-    ├── SetupError         something the benchmark needs is missing or damaged
-    └── NotColdError       a file that should be on disk only is still in memory
+    └── SetupError         something the benchmark needs is missing or damaged
+
+A measurement that cannot be made raises kvtier's own ``MeasureError``.
 
 A script prints the message and ends with exit status 2.
 """
@@ -14,7 +15,3 @@ class BenchError(Exception):
 
 class SetupError(BenchError):
     """A package, a download, a device or a system call the benchmark needs is not there."""
-
-
-class NotColdError(BenchError):
-    """The page cache still holds a file whose reading was about to be timed."""

@@ -21,6 +21,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from kvtier.calibrate.limits import memcpy_once
+from kvtier.calibrate.residency import resident_fraction
+from kvtier.calibrate.stats import interleave, summary
+from kvtier.errors import NotColdError
 from kvtier.formats.base import FORMATS, Codec
 from kvtier.formats.choice import codec_for
 from kvtier.integrations.cache import block_views, buffered_cache
@@ -31,10 +35,6 @@ from kvtier.tiers.encoded import EncodedTier
 from kvtier.tiers.pages import page_aligned
 
 from .bandwidth import COLD_BYTES, KvtierDisk
-from .errors import NotColdError
-from .limits import memcpy_once
-from .residency import resident_fraction
-from .stats import interleave, summary
 
 Blocks = Sequence[torch.Tensor]
 Rows = dict[tuple[str, str], dict[str, Any]]

@@ -28,6 +28,12 @@ import torch
 import xxhash
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESGCMSIV, ChaCha20Poly1305
 
+from kvtier.calibrate.limits import memcpy_once
+from kvtier.calibrate.rawdisk import RawDisk
+from kvtier.calibrate.residency import make_resident, resident_fraction
+from kvtier.calibrate.stats import interleave, summary
+from kvtier.calibrate.threads import timed_threads
+from kvtier.errors import NotColdError
 from kvtier.format import Bytes
 from kvtier.formats.encrypted import TAG_BYTES, Encrypted
 from kvtier.formats.keys import KEY_BYTES, Key
@@ -38,12 +44,6 @@ from kvtier.tiers.pages import page_aligned
 from kvtier.tiers.records import Records
 
 from .bandwidth import COLD_BYTES, GRID, KvtierDisk, named
-from .errors import NotColdError
-from .limits import memcpy_once
-from .rawdisk import RawDisk
-from .residency import make_resident, resident_fraction
-from .stats import interleave, summary
-from .threads import timed_threads
 
 #: Blocks of a small real model.
 SPEC = KVSpec(layers=30, kv_heads=3, head_dim=64, dtype="float32")

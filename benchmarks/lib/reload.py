@@ -21,12 +21,11 @@ import numpy as np
 import torch
 
 from kvtier import TieredStore, open_store
+from kvtier.calibrate.limits import RawDisk, device_copy_once, memcpy_once, pinned_copy_once
+from kvtier.calibrate.residency import assert_cold, drop, make_resident, resident_fraction
+from kvtier.calibrate.stats import interleave
 from kvtier.hashing import Namespace
 from kvtier.integrations.transformers import CachedLM, Prefill
-
-from .limits import RawDisk, device_copy_once, memcpy_once, pinned_copy_once
-from .residency import assert_cold, drop, make_resident, resident_fraction
-from .stats import interleave
 
 TIERS = ("device", "host", "disk_warm", "disk_cold")
 PATHS = ("recompute", *TIERS)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kvtier.calibrate.stats import summary
+
 from .reload import PATHS, TIERS, LengthResult
 from .shapes import GPUS, SHAPES, break_even_bandwidth, flop_per_kv_byte
-from .stats import summary
 
 GIB = 2**30
 DRIVE_BYTES_PER_S = 7e9  # sequential read of a PCIe 4 NVMe drive, vendors' data sheets

@@ -67,3 +67,25 @@ def heading(report: dict[str, Any]) -> str:
         f"{about['model']} ({about['weights']} weights, {about['dtype']}) on {about['cpu']}, {about['cores']} cores, "
         f"{about['device']}; medians of {about['runs']} interleaved runs; {about['date_utc'][:10]}."
     )
+
+
+def replay_table(report: dict[str, Any]) -> str:
+    """How fast traces are replayed."""
+    about = report["conditions"]
+    software = f"Python {about['python']}, libCacheSim {about['libcachesim']}"
+    lines = [
+        f"{about['cpu']}, {about['cores']} cores, {software}; {about['date_utc'][:10]}.",
+        "",
+        "| trace | what | policy | blocks | s | references/s | libCacheSim, references/s | of that | peak, MiB |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    theirs = {(row["policy"], row["mode"]): row["references_per_s"] for row in report["rows"] if row["by"] != "kvtier"}
+    for row in report["rows"]:
+        if row["by"] != "kvtier":
+            continue
+        rate, other = row["references_per_s"], theirs.get((row["policy"], row["mode"]))
+        cells = [row["trace"], row["mode"], row["policy"], row["capacity"], f"{row['seconds']:.2f}", f"{rate:,.0f}"]
+        cells += ["", ""] if other is None else [f"{other:,.0f}", f"{rate / other:.2f}"]
+        cells.append(f"{row['peak_rss_bytes'] / 2**20:,.0f}" if "peak_rss_bytes" in row else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -27,8 +27,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from kvtier.calibrate.residency import drop
+
 from .errors import SetupError
-from .residency import drop
 
 Blocks = Sequence[torch.Tensor]
 

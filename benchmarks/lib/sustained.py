@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from kvtier.calibrate.rawdisk import RawDisk
 from kvtier.tiers.pages import page_aligned
 
-from .rawdisk import RawDisk
 from .rivals import Rival
 
 

@@ -18,6 +18,10 @@ from typing import NamedTuple
 from kvtier.commands.files import made_whole
 
 
+_LONG = 60
+"""Characters of a cell beyond which it is broken into lines."""
+
+
 class Markup(str):
     """Text that is HTML already."""
 
@@ -39,6 +43,24 @@ def escaped(text: str) -> Markup:
 def paragraph(text: str) -> Markup:
     """One paragraph."""
     return Markup(f"<p>{escaped(text)}</p>")
+
+
+def lead(text: str) -> Markup:
+    """The paragraph that says it all."""
+    return Markup(f'<p class="lead">{escaped(text)}</p>')
+
+
+def tiles(pairs: Mapping[str, str]) -> Markup:
+    """The few numbers that matter, large: what each is, and its value."""
+    inside = (
+        f"<div><strong>{escaped(value)}</strong><span>{escaped(name)}</span></div>" for name, value in pairs.items()
+    )
+    return Markup(f'<div class="tiles">{"".join(inside)}</div>')
+
+
+def listing(lines: Iterable[str]) -> Markup:
+    """Lines with a dot before each."""
+    return Markup(f"<ul>{''.join(f'<li>{escaped(line)}</li>' for line in lines)}</ul>")
 
 
 def code(text: str) -> Markup:
@@ -76,7 +98,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str | Cell]]) -> Markup:
 def _cell(cell: str | Cell) -> str:
     if isinstance(cell, Cell):
         return f'<td class="number" data-value="{cell.value!r}">{escaped(cell.text)}</td>'
-    return f"<td>{escaped(cell)}</td>"
+    prose = ' class="prose"' if len(cell) > _LONG else ""
+    return f"<td{prose}>{escaped(cell)}</td>"
 
 
 def page(title: str, parts: Iterable[Markup]) -> str:

@@ -6,6 +6,7 @@ With ``--json -`` standard output carries the JSON alone, and the table goes to 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,17 @@ from kvtier.errors import ConfigError
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Give a command its ``--json``."""
     parser.add_argument("--json", type=_target, metavar="FILE", help="also write the result there as JSON; - is stdout")
+
+
+def add_plot(parser: argparse.ArgumentParser) -> None:
+    """Give a command its ``--plot``."""
+    parser.add_argument("--plot", type=_picture, metavar="FILE", help="also draw the result there, as PNG")
+
+
+def _picture(text: str) -> str:
+    if text == "-":
+        raise argparse.ArgumentTypeError("a picture goes to a file, not to standard output")
+    return _target(text)
 
 
 def _target(text: str) -> str:
@@ -53,6 +65,20 @@ def write_json(result: Mapping[str, Any], target: str | None) -> None:
         Path(target).write_text(text)
     except OSError as exc:
         raise ConfigError(f"--json: {target!r} cannot be written: {exc.strerror}") from exc
+
+
+def write_figure(figure: Any, target: Path) -> None:
+    """Write a matplotlib figure as PNG, whole or not at all.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    try:
+        target.write_bytes(picture.getvalue())
+    except OSError as exc:
+        raise ConfigError(f"--plot: {str(target)!r} cannot be written: {exc.strerror}") from exc
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -16,6 +16,8 @@ from kvtier.errors import ConfigError
 
 _ENDINGS = (".png", ".svg", ".pdf")
 
+_HEIGHT_IN = 4.2
+
 INK = "#010203"
 """Stands for the colour of the text until a page that has one takes the picture."""
 
@@ -53,27 +55,28 @@ def draw(target: Path, panels: int, paint: Callable[[Any], None]) -> None:
     Raises:
         ConfigError: The file cannot be written.
     """
-    figure = _figure(panels, paint)
+    figure = _figure(panels, paint, _HEIGHT_IN)
     with made_whole(target) as place:
         figure.savefig(place, format=target.suffix[1:], dpi=130)
 
 
-def _figure(panels: int, paint: Callable[[Any], None]) -> Any:
+def _figure(panels: int, paint: Callable[[Any], None], height_in: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2 * panels, 4.2), layout="constrained")
+    figure = Figure(figsize=(5.2 * panels, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     paint(list(figure.subplots(1, panels, squeeze=False)[0]))
     return figure
 
 
-def inline_svg(name: str, paint: Callable[[Any], None]) -> Markup:
+def inline_svg(name: str, paint: Callable[[Any], None], height_in: float = _HEIGHT_IN) -> Markup:
     """One panel for a page: its axes and text in the colour of the text around it, nothing behind it.
 
     Args:
         name: Of this picture on its page; pictures of different names share no ids.
         paint: See ``draw``.
+        height_in: Of its drawing; the width is always the same, so that text has one size on a page.
     """
     from matplotlib import rc_context
 
@@ -81,7 +84,7 @@ def inline_svg(name: str, paint: Callable[[Any], None]) -> Markup:
     look: Any = {**dict.fromkeys(inked, INK), "svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}
     with rc_context(look):
         file = io.StringIO()
-        _figure(1, paint).savefig(file, format="svg", transparent=True)
+        _figure(1, paint, height_in).savefig(file, format="svg", transparent=True)
     text = re.sub(r"<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
     head, rest = text[text.index("<svg") :].split(">", 1)
     text = re.sub(r' (xmlns(:xlink)?|width|height)="[^"]*"', "", head) + ">" + rest

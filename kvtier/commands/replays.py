@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from kvtier.commands.counting import counted
 from kvtier.commands.profiles import add_profile_arguments, profile_of
+from kvtier.commands.replay_plot import History
 from kvtier.config import parse_duration
 from kvtier.econ.profile import Profile
 from kvtier.errors import ConfigError
@@ -86,8 +88,30 @@ def settings_of(args: argparse.Namespace, block_bytes: int | None) -> Settings:
     )
 
 
-def result_of(trace: Trace, replay: Replay, profile: Profile | None, bill: Bill | None) -> dict[str, Any]:
-    """What a replay found, for JSON."""
+def replayed(trace: Trace, settings: Settings, profile: Profile | None, history: History | None) -> dict[str, Any]:
+    """Replay a trace, counting on the terminal; what it found, for JSON.
+
+    Args:
+        trace: What is asked for.
+        settings: Over which tiers.
+        profile: What it takes and costs; None leaves that out.
+        history: Watches it.
+    """
+    from kvtier.sim.costs import Meter, speeds
+
+    meter = None if profile is None else Meter(profile, settings, trace.block_tokens)
+    replay = Replay(trace, settings, **({} if profile is None else speeds(profile, settings, trace.block_tokens)))
+    with counted("requests") as count:
+        for served in replay.serve():
+            count()
+            if meter is not None:
+                meter.watch(served)
+            if history is not None:
+                history.watch(served)
+    return _result(trace, replay, profile, None if meter is None else meter.bill(replay.tally))
+
+
+def _result(trace: Trace, replay: Replay, profile: Profile | None, bill: Bill | None) -> dict[str, Any]:
     tally, settings = replay.tally, replay.settings
     block_bytes = None if profile is None else trace.block_tokens * profile.bytes_per_token
     rows = tier_rows(tally, [tier.name for tier in settings.tiers], block_bytes)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from kvtier.commands.counting import counted
 from kvtier.commands.output import add_json, say, table, write_json
 from kvtier.commands.plots import add_plot, check_plot
 from kvtier.commands.replay_plot import History
-from kvtier.commands.replays import add_tier_arguments, profile_asked_for, result_of, settings_of
+from kvtier.commands.replays import add_tier_arguments, profile_asked_for, replayed, settings_of
 from kvtier.commands.traces import add_trace_arguments, trace_of, warn_of_skipped
 
 HELP = "replay a request trace through tiers and policies: hits, bytes moved, time to first token, cost"
@@ -25,25 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """See ``kvtier.cli``."""
-    from kvtier.sim.costs import Meter, speeds
-    from kvtier.sim.replay import Replay
-
     check_plot(args.plot)
     trace, profile = trace_of(args), profile_asked_for(args)
     block_bytes = None if profile is None else trace.block_tokens * profile.bytes_per_token
     settings = settings_of(args, block_bytes)
-    meter = None if profile is None else Meter(profile, settings, trace.block_tokens)
-    replay = Replay(trace, settings, **({} if profile is None else speeds(profile, settings, trace.block_tokens)))
     history = History(settings, trace.block_tokens) if args.plot is not None else None
-    with counted("requests") as count:
-        for served in replay.serve():
-            count()
-            if meter is not None:
-                meter.watch(served)
-            if history is not None:
-                history.watch(served)
-    bill = None if meter is None else meter.bill(replay.tally)
-    result = result_of(trace, replay, profile, bill)
+    result = replayed(trace, settings, profile, history)
     warn_of_skipped(trace)
     say(_text(result), args.json)
     if history is not None:

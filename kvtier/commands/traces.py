@@ -17,14 +17,13 @@ from kvtier.sim.reading import FORMATS, FileTrace, Limited
 from kvtier.sim.trace import Trace
 
 
-def add_trace_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Give a command its TRACE and what says how to read it."""
-    parser.add_argument(
-        "trace",
-        metavar="TRACE",
-        nargs="+" if several else None,
-        help="a file, plain or gzip, or synthetic:NAME, such as synthetic:chat?requests=2000&seed=7",
-    )
+def add_trace_arguments(parser: argparse.ArgumentParser, *, several: bool = False, default: str | None = None) -> None:
+    """Give a command its TRACE and what says how to read it; with a default it is an option, ``--trace``."""
+    what = "a file, plain or gzip, or synthetic:NAME, such as synthetic:chat?requests=2000&seed=7"
+    if default is None:
+        parser.add_argument("trace", metavar="TRACE", nargs="+" if several else None, help=what)
+    else:
+        parser.add_argument("--trace", metavar="TRACE", default=default, help=f"{what} (default: %(default)s)")
     reading = parser.add_argument_group("reading the trace")
     reading.add_argument("--format", choices=tuple(FORMATS), help="of the file (default: as its first record shows)")
     reading.add_argument("--strict", action="store_true", help="refuse malformed lines instead of counting them")

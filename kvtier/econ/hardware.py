@@ -38,6 +38,7 @@ _ACCELERATOR = Section(
         "power_w": "W",
     }
 )
+_PROCESSOR = Section(units={"usd_per_core_hour": "USD/h"})
 _MEDIUM = Section(
     units={
         "rent_usd_per_gb_hour": "USD/GB-h",
@@ -83,6 +84,14 @@ class Accelerator:
         price = self.usd_per_hour
         value = price.value / (self.hbm_bytes.value / 1e9)
         return derived(price, value, "USD/GB-h", f"over {self.hbm_bytes.value / 1e9:g} GB of HBM")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processor:
+    """What a machine without a GPU costs, its memory with it."""
+
+    name: str
+    usd_per_core_hour: Figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +185,7 @@ class Hardware:
 
     accelerators: Mapping[str, Accelerator]
     media: Mapping[str, Medium]
+    processors: Mapping[str, Processor]
 
     def accelerator(self, name: str) -> Accelerator:
         """One accelerator; case does not matter.
@@ -197,6 +207,16 @@ class Hardware:
             raise ConfigError(unknown_name("medium", name, self.media))
         return self.media[name.lower()]
 
+    def processor(self, name: str) -> Processor:
+        """One kind of machine without a GPU; case does not matter.
+
+        Raises:
+            ConfigError: There is none of that name; near ones are named.
+        """
+        if name.lower() not in self.processors:
+            raise ConfigError(unknown_name("processor", name, self.processors))
+        return self.processors[name.lower()]
+
 
 def load_hardware(path: Path | None = None) -> Hardware:
     """The shipped hardware, and the user's over it.
@@ -208,7 +228,8 @@ def load_hardware(path: Path | None = None) -> Hardware:
     Raises:
         ConfigError: The file cannot be read, or something in it is refused, with its place.
     """
-    entries = load_tables("hardware.toml", path, {"accelerator": _ACCELERATOR, "medium": _MEDIUM})
+    sections = {"accelerator": _ACCELERATOR, "medium": _MEDIUM, "processor": _PROCESSOR}
+    entries = load_tables("hardware.toml", path, sections)
     required = tuple(_ACCELERATOR.units)
     return Hardware(
         accelerators={
@@ -218,5 +239,9 @@ def load_hardware(path: Path | None = None) -> Hardware:
         media={
             name.lower(): cast("Medium", build(Medium, name, fields, ("tier",), "medium"))
             for name, fields in entries["medium"].items()
+        },
+        processors={
+            name.lower(): cast("Processor", build(Processor, name, fields, tuple(_PROCESSOR.units), "processor"))
+            for name, fields in entries["processor"].items()
         },
     )

@@ -279,8 +279,9 @@ class Profile:
             partial.write_text(json.dumps(to_json(self), indent=2) + "\n")
             partial.replace(path)
         except OSError as exc:
-            partial.unlink(missing_ok=True)
             raise ProfileError(f"{path}: cannot be written: {exc.strerror}") from exc
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -20,6 +20,7 @@ import torch
 from transformers import PreTrainedModel
 
 from kvtier.answers import Hit
+from kvtier.econ.profile import Profile
 from kvtier.errors import ConfigError, StreamBrokenError
 from kvtier.integrations.cache import block_views, buffered_cache
 from kvtier.integrations.meeting import Judge, Meeting, Met, Plan, check_reuse
@@ -93,6 +94,7 @@ class Filling:
         layerwise: Layerwise,
         reuse: str,
         shadow: Shadow,
+        profile: Profile | None,
     ) -> None:
         check_filling(layerwise, reuse)
         shadow.check_fits(store, chunk_tokens)
@@ -103,7 +105,7 @@ class Filling:
         self.layerwise = layerwise
         self.reuse = reuse
         self.shadow = shadow
-        self._judge = Judge()
+        self._judge = Judge(profile)
         takes_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if takes_keep else {}
 

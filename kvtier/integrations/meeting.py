@@ -20,10 +20,11 @@ from typing import Any, get_args
 import torch
 
 from kvtier.answers import Hit
+from kvtier.econ.profile import Profile
 from kvtier.errors import ConfigError
 from kvtier.ground import Piece
 from kvtier.hashing import Chain
-from kvtier.rates import Cost, Rate, prefill_terms
+from kvtier.rates import Cost, LoadCosts, Rate, prefill_terms, profiled_prefill
 from kvtier.reuse import Choice, Decision, Prefix, Prospect, both_if_useful, decide
 from kvtier.store import TieredStore
 
@@ -68,11 +69,16 @@ class Plan:
 
 
 class Judge:
-    """Decides for one model, from what its forward passes and its stores' reads took. Safe to use from many threads."""
+    """Decides for one model, from what its forward passes and its stores' reads took. Safe to use from many threads.
 
-    def __init__(self) -> None:
+    Args:
+        profile: What is believed of both until more is known; None waits for what is seen.
+    """
+
+    def __init__(self, profile: Profile | None = None) -> None:
         self._lock = threading.Lock()
-        self._rate = Rate()
+        self._profile = profile
+        self._rate = Rate(None if profile is None else profiled_prefill(profile))
         self._one_sided = 0
         """Prompts since both sides were observed."""
 
@@ -105,7 +111,7 @@ class Judge:
             num_reusable=min(held, num_tokens if num_tokens < len(ids) else len(ids) - 1),
             step=step,
         )
-        prospect = Prospect(prefix, self.cost(), store.load_costs())
+        prospect = Prospect(prefix, self.cost(), self.loads(store))
         both, head = prospect.best_both()
         forecast: dict[Choice, float | None] = {
             "load": prospect.load_all_s(),
@@ -120,6 +126,10 @@ class Judge:
         """Cost of computing, by ``prefill_terms``."""
         with self._lock:
             return self._rate.cost()
+
+    def loads(self, store: TieredStore) -> LoadCosts:
+        """Costs of loading."""
+        return store.load_costs(self._profile)
 
     def computed(
         self, device: torch.device, start: int, stop: int, step: int | None, began: float, *, beside: bool = False
@@ -256,7 +266,7 @@ class Meeting:
         self._compute_s += ended - began
 
     def _renew(self) -> None:
-        self._plan.prospect.renew(self._judge.cost(), self._store.load_costs())
+        self._plan.prospect.renew(self._judge.cost(), self._judge.loads(self._store))
 
     # The thread's side
 

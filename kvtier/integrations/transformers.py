@@ -32,7 +32,9 @@ import torch
 from transformers import PreTrainedModel
 
 from kvtier.answers import Flushed
-from kvtier.errors import ConfigError, SpecMismatchError, TokenError
+from kvtier.econ.machine import machine_name, versions
+from kvtier.econ.profile import Profile
+from kvtier.errors import ConfigError, ProfileError, SpecMismatchError, TokenError
 from kvtier.formats.base import engine_layout
 from kvtier.hashing import Namespace, token_array
 from kvtier.integrations.arena import Arena
@@ -41,7 +43,7 @@ from kvtier.integrations.filling import Filling, Layerwise, Prefill, check_filli
 from kvtier.integrations.identity import fingerprint, kv_spec, rope_of
 from kvtier.integrations.shadow import Shadow
 from kvtier.opening import open_store
-from kvtier.spec import DEFAULT_BLOCK_TOKENS
+from kvtier.spec import DEFAULT_BLOCK_TOKENS, KVSpec
 from kvtier.store import TieredStore
 
 __all__ = ["CachedLM", "Prefill", "fingerprint", "kv_spec", "namespace_of"]
@@ -103,12 +105,15 @@ class CachedLM(Filling):
             for bit. A hit found wrong is logged as an error, counted (``shadow_mismatches`` of
             ``store.stats()``) and forgotten, and the caller gets what was computed. Takes ``chunk_tokens``
             and an exact storage format. A ``kvtier.integrations.shadow.Shadow`` draws by a seed of its own.
+        profile: What ``reuse`` believes of this machine with this model before it has seen enough itself, as
+            ``kvtier calibrate`` measured it: ``Profile.load(path)`` of ``kvtier.econ.profile``.
 
     Raises:
         UnsupportedModelError: The model's cache cannot be restored exactly.
         SpecMismatchError: The store is for another geometry, other weights or another ``chunk_tokens``.
         ConfigError: ``chunk_tokens`` is not a multiple of the block length, a setting is none of these, or
             ``shadow`` is given where equal bits cannot be expected.
+        ProfileError: ``profile`` is another machine's, version's or model's.
     """
 
     def __init__(
@@ -120,6 +125,7 @@ class CachedLM(Filling):
         layerwise: Layerwise = "auto",
         reuse: str = "load",
         shadow: float | Shadow = 0.0,
+        profile: Profile | None = None,
         _names: Namespace | None = None,
     ) -> None:
         if store is None:
@@ -129,9 +135,17 @@ class CachedLM(Filling):
             spec = store.spec
             if store.namespace is not _names:  # ``open`` has just derived it from this very model
                 _check_namespace(model, store, chunk_tokens)
-        sampled = shadow if isinstance(shadow, Shadow) else Shadow(shadow)
+        if profile is not None:
+            _check_profile(profile, spec)
         super().__init__(
-            model, store, spec, chunk_tokens=chunk_tokens, layerwise=layerwise, reuse=reuse, shadow=sampled
+            model,
+            store,
+            spec,
+            chunk_tokens=chunk_tokens,
+            layerwise=layerwise,
+            reuse=reuse,
+            shadow=shadow if isinstance(shadow, Shadow) else Shadow(shadow),
+            profile=profile,
         )
         self._arena = Arena()
         self._dtype = getattr(torch, spec.dtype)
@@ -150,6 +164,7 @@ class CachedLM(Filling):
         layerwise: Layerwise = "auto",
         reuse: str = "load",
         shadow: float | Shadow = 0.0,
+        profile: Profile | None = None,
         **sizes: Any,
     ) -> CachedLM:
         """A model with a store of its own, opened for its namespace.
@@ -164,12 +179,13 @@ class CachedLM(Filling):
             layerwise: As for the constructor.
             reuse: As for the constructor.
             shadow: As for the constructor.
+            profile: As for the constructor.
             sizes: ``device``, ``host``, ``disk``, ``disk_format`` and other arguments of ``kvtier.open_store``.
         """
         check_filling(layerwise, reuse)
         names = namespace_of(model, block_tokens=block_tokens, chunk_tokens=chunk_tokens, adapter=adapter, salt=salt)
         store = open_store(directory, names, **sizes)
-        settings: dict[str, Any] = {"layerwise": layerwise, "reuse": reuse, "shadow": shadow}
+        settings: dict[str, Any] = {"layerwise": layerwise, "reuse": reuse, "shadow": shadow, "profile": profile}
         try:
             return cls(model, store, chunk_tokens=chunk_tokens, _names=store.namespace, **settings)
         except BaseException:
@@ -294,6 +310,17 @@ class CachedLM(Filling):
 def _check_chunk(chunk_tokens: int | None, block_tokens: int) -> None:
     if chunk_tokens is not None and (chunk_tokens < 1 or chunk_tokens % block_tokens):
         raise ConfigError(f"chunk_tokens must be a multiple of block_tokens ({block_tokens}), got {chunk_tokens}")
+
+
+def _check_profile(profile: Profile, spec: KVSpec) -> None:
+    """Refuse a profile of another machine, version or model."""
+    profile.check_here(machine_name(), versions())
+    own = spec.block_bytes // spec.block_tokens
+    if profile.bytes_per_token != own:
+        raise ProfileError(
+            f"profile {profile.name!r} is of {profile.model} with {profile.bytes_per_token:,} bytes of KV per token, "
+            f"this model has {own:,}; measure with this one"
+        )
 
 
 def _check_namespace(model: PreTrainedModel, store: TieredStore, chunk_tokens: int | None) -> None:

@@ -19,7 +19,7 @@ from contextlib import closing
 
 from kvtier.errors import ConfigError
 from kvtier.hashing import BlockHash
-from kvtier.policy.base import Evictable, EvictionPolicy, Setting
+from kvtier.policy.base import Arranging, Evictable, EvictionPolicy, Reconsidering, Setting
 from kvtier.policy.lru import LRU
 
 
@@ -78,6 +78,16 @@ class TTL:
             for key in keys:
                 if key in since:
                     since[key] = now
+
+    def arrange(self, keys: Sequence[BlockHash]) -> None:
+        """See ``Arranging.arrange``: where the inner policy does it."""
+        if isinstance(self._inner, Arranging):
+            self._inner.arrange(keys)
+
+    def reconsider(self, key: BlockHash) -> None:
+        """See ``Reconsidering.reconsider``: where the inner policy does it."""
+        if isinstance(self._inner, Reconsidering):
+            self._inner.reconsider(key)
 
     def remove(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.remove``."""

@@ -95,7 +95,7 @@ class Replay:
         """Go through the requests; yields each with what was found for it, before it is stored."""
         tally = self.tally
         tokens = self._trace.block_tokens if self.settings.whole_requests else 1
-        expires = any(tier.ttl_s is not None for tier in self.settings.tiers)
+        expires = self.placement.expires
         for request in _requests(self._trace, self.settings):
             self._now.s = request.time_s
             if self._future is not None:
@@ -123,26 +123,41 @@ class Replay:
         placement.touch(keys)
         if self.settings.promote and any(match.tiers):
             self._carry(placement.plan_promote(match.keys))
+            placement.arrange(keys)
         if num_hits == len(keys):
             return
         new = keys[num_hits:]
         parents = keys[num_hits - 1 : -1] if num_hits else [_ROOT, *keys[:-1]]
         labels = list(map(Label, parents, range(num_hits, len(keys)), repeat(b"")))
-        self._carry(placement.plan_write(Chain(new, labels)))
-        if self.settings.write == "on_insertion" and len(self.settings.tiers) > 1:
-            self._carry(placement.plan_copy_down(new))
+        self._write(placement.worth_writing(Chain(new, labels)))
         placement.arrange(keys)
 
+    def _write(self, chain: Chain) -> None:
+        """Store what is worth it. What is more than the first tier holds goes there, and sinks, in parts."""
+        placement, several = self.placement, len(self.settings.tiers) > 1
+        while chain.keys:
+            moves = placement.plan_write(chain)
+            self._carry(moves)
+            if not several:
+                return
+            new = [move.key for move in moves if move.src is None]
+            if self.settings.writes_through:
+                self._carry(placement.plan_copy_down(new))
+            if not new:
+                return
+            chain = chain.part(len(new), len(chain))
+
     def _expire(self) -> None:
-        moves = self.placement.plan_expire()
-        if not moves:
-            return
-        for move in moves:
-            assert move.src is not None
-            tier = self.tally.tiers[move.src]
-            tier.expired += 1
-            tier.lost += move.dst is None and self._index.nodes[move.key].dead
-        self._report(moves)
+        while moves := self.placement.plan_expire():  # a block's copy further down, once that above is gone
+            lost = set[BlockHash]()
+            for move in moves:
+                assert move.src is not None
+                tier = self.tally.tiers[move.src]
+                tier.expired += 1
+                if self._index.nodes[move.key].dead and move.key not in lost:
+                    lost.add(move.key)
+                    tier.lost += 1
+            self._report(moves)
 
     def _carry(self, moves: Sequence[Move]) -> None:
         """Count the victims among the orders of a plan, and report all of them as done."""

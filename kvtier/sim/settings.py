@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,9 @@ Copies = Literal["disk", "inclusive", "exclusive"]
 
 TIER_NAMES = ("device", "host", "disk", "remote")
 """From the fastest to the slowest; what a profile has figures for."""
+
+
+_DURABLE = {"disk", "remote"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +79,14 @@ class Settings:
         if names != sorted(set(names), key=TIER_NAMES.index):
             raise ConfigError(f"tiers must come fastest first and once each, got {', '.join(names)}")
 
+    @property
+    def writes_through(self) -> bool:
+        """Whether new blocks are copied to the last tier at once: as in a store, where that is not memory too."""
+        return self.write == "on_insertion" and len(self.tiers) > 1 and self.tiers[-1].name in _DURABLE
+
     def keeps(self, tier: TierSettings) -> bool:
         """Whether a tier keeps its copy of a block that was brought up."""
-        return self.copies == "inclusive" or (self.copies == "disk" and tier.name in {"disk", "remote"})
+        return self.copies == "inclusive" or (self.copies == "disk" and tier.name in _DURABLE)
 
 
 def parse_capacity(text: str, block_bytes: int | None) -> int:
@@ -90,12 +99,14 @@ def parse_capacity(text: str, block_bytes: int | None) -> int:
     Raises:
         ConfigError: Neither, or a size in bytes without a model.
     """
-    if re.fullmatch(r"\s*[+-]?\d+\s*", text):
+    if re.fullmatch(r"\s*[+-]?\d{1,18}\s*", text):
         return int(text)
-    try:
-        size = parse_size(text)
-    except ConfigError as exc:
-        raise ConfigError(f"{text!r} is not a capacity; write a number of blocks, or bytes like '40 GiB'") from exc
+    size: int | None = None
+    if text.strip()[-1:].isalpha():  # a bare number that is not whole is neither
+        with suppress(ConfigError):
+            size = parse_size(text)
+    if size is None:
+        raise ConfigError(f"{text[:40]!r} is not a capacity; write a number of blocks, or bytes like '40 GiB'")
     if block_bytes is None:
         raise ConfigError(f"a capacity of {text!r} needs --model or --profile, to know the bytes of a block")
     return size // block_bytes

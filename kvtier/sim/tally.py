@@ -39,10 +39,10 @@ class TierTally:
     """Blocks that left to make room, whether they sank, were dropped for good, or had a copy elsewhere."""
 
     expired: int = 0
-    """Blocks that left because their time was over, and what hung on them."""
+    """Blocks that left because their time was over, what hung on them, and who made room below for them."""
 
     lost: int = 0
-    """Of those evicted or expired, the ones that no other tier had or took."""
+    """Of those evicted or expired, the ones that no other tier had or took; each once, however many copies it had."""
 
 
 @dataclass(slots=True)

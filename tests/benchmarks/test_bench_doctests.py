@@ -4,10 +4,10 @@ import doctest
 from types import ModuleType
 
 import pytest
-from lib import shapes, stats
+from lib import shapes
 
 
-@pytest.mark.parametrize("module", [shapes, stats])
+@pytest.mark.parametrize("module", [shapes])
 def test_the_examples_of_a_module_hold(module: ModuleType) -> None:
     result = doctest.testmod(module)
 

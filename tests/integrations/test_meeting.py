@@ -3,6 +3,7 @@
 import logging
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from store_helpers import GatedTier, ids_of, settle
 from transformers import DynamicCache
 
-from kvtier.errors import ConfigError, TierUnavailableError
+from kvtier.econ.machine import machine_name, versions
+from kvtier.econ.profile import PrefillPoint, Profile
+from kvtier.errors import ConfigError, ProfileError, TierUnavailableError
 from kvtier.ground import Ground
 from kvtier.integrations.meeting import Judge
 from kvtier.integrations.transformers import CachedLM, namespace_of
@@ -293,6 +296,73 @@ def test_what_is_predicted_to_be_fastest_is_done(tiny, token_s, load_s, expected
         assert 0 < done.decision.seconds < 60
         assert done.decision.seconds == pytest.approx(done.seconds["load"] + done.seconds["compute"])
         assert right(lm, done, lengths)
+
+
+def profile_of(lm, *, token_s, bytes_per_s, **change):
+    """A profile of this machine with a model: seconds a token, bytes a second."""
+    tier = Profile.named("h100", "llama-3.1-8b").tiers["host"]
+    tier = replace(tier, read_bytes_per_s=replace(tier.read_bytes_per_s, value=bytes_per_s, lo=None, hi=None))
+    points = tuple(PrefillPoint(tokens=n, lo=n * token_s, mid=n * token_s, hi=n * token_s) for n in (1, 16, 64))
+    fields = {
+        "name": "mine",
+        "source": "a test",
+        "date": "2026-11",
+        "machine": machine_name(),
+        "versions": versions(),
+        "model": "tiny",
+        "kv_dtype": "float32",
+        "bytes_per_token": lm.spec.bytes_per_token,
+        "prefill": points,
+        "gpu_usd_per_hour": tier.rent_usd_per_gb_hour,
+        "tiers": {"host": tier},
+    }
+    return Profile(**(fields | change))
+
+
+@pytest.mark.parametrize(
+    ("token_s", "load_s", "expected"), [(1.0, 0.01, "load"), (1e-3, 1.0, "compute"), (1.0, 1.0, "both")]
+)
+def test_with_a_profile_the_first_hit_is_decided_about(tiny, token_s, load_s, expected):
+    model = tiny()
+    with filled(model, reuse="auto") as (lm, _), counted(model) as lengths:
+        names = lm.store.namespace
+        profile = profile_of(lm, token_s=token_s, bytes_per_s=lm.spec.bytes_per_token / load_s)
+        blind = CachedLM(model, lm.store, chunk_tokens=CHUNK, reuse="auto", _names=names)
+        told = CachedLM(model, lm.store, chunk_tokens=CHUNK, reuse="auto", profile=profile, _names=names)
+
+        done = told.prefill(IDS)
+
+        assert done.decision.chosen == expected
+        assert set(done.decision.predicted) == {"load", "compute", "both"}
+        assert done.decision.predicted["compute"] == pytest.approx(45 * token_s, rel=0.1)
+        assert right(told, done, lengths)
+        assert "too little is known" in blind.prefill(IDS).decision.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"machine": "another"}, "was measured on 'another'"),
+        ({"versions": {"torch": "0.1"}}, "was measured with torch 0.1"),
+        ({"bytes_per_token": 7}, "is of tiny with 7 bytes of KV per token, this model has"),
+    ],
+)
+def test_a_profile_of_something_else_is_refused(tiny, change, says):
+    model = tiny()
+    with filled(model) as (lm, _):
+        profile = profile_of(lm, token_s=1.0, bytes_per_s=1.0, **change)
+
+        with pytest.raises(ProfileError, match=says):
+            CachedLM(model, None, profile=profile)
+
+
+def test_a_model_opened_with_a_profile_believes_it(tiny, open_lm):
+    lm = open_lm(tiny(), host=8)
+    profile = profile_of(lm, token_s=1.0, bytes_per_s=1e6)
+
+    told = open_lm(tiny(), host=8, profile=profile)
+
+    assert told._judge.cost().seconds((16, 0, 0)) == pytest.approx(16, rel=0.1)
 
 
 def test_the_head_in_a_faster_tier_is_loaded_first(tiny):

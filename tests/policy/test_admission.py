@@ -44,6 +44,10 @@ def test_a_block_used_once_long_ago_does_not_sink():
     assert admission.admit(names(1)) == 0
 
 
+def test_a_block_that_no_prompt_has_asked_for_stays_out():
+    assert SecondTouch().admit(names(1)) == 0
+
+
 def test_a_third_use_changes_nothing():
     admission = SecondTouch()
     for _ in range(3):
@@ -132,6 +136,13 @@ def test_a_prompts_length_counts_not_its_new_blocks_alone():
 
     assert admission.admit(names(3)) == 1
     assert admission.admit([]) == 0
+
+
+def test_nobody_is_asked_how_deep_a_new_block_lies():
+    admission = WorthReloading(lambda _: 2.0, 1.0, depth={}.__getitem__)
+    admission.touch(names(1, 2))
+
+    assert admission.admit(names(1, 2)) == 2
 
 
 def test_a_block_that_would_sink_is_judged_by_its_depth():

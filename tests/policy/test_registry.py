@@ -25,6 +25,11 @@ def test_every_classic_has_its_name():
 
 
 @pytest.mark.parametrize("name", CLASSICS)
+def test_a_name_makes_the_policy_that_it_names(name):
+    assert type(classic(name, 8)).__name__.lower() == name
+
+
+@pytest.mark.parametrize("name", CLASSICS)
 def test_no_policy_beats_the_best_on_the_fixed_stream_and_all_of_them_hit(name):
     for capacity in (3, 8, 16):
         assert 0 < sum(play(classic(name, capacity), STREAM, capacity)) < best_hits(STREAM, capacity)

@@ -6,6 +6,7 @@ import pytest
 
 from kvtier.errors import ConfigError
 from kvtier.policy.base import Expiring, Setting
+from kvtier.policy.fifo import FIFO
 from kvtier.policy.lru import LRU
 from kvtier.policy.ttl import TTL, ttl
 from kvtier.testing.policies import PolicyTests, names, sweep_all, take
@@ -90,6 +91,18 @@ def test_the_oldest_lapses_first_and_of_one_age_the_deepest(policy, clock):
     assert policy.lapsed() == names(5, 4, 3, 1, 2)
 
 
+def test_a_tail_written_later_than_its_head_lapses_before_it(policy, clock):
+    policy.insert(names(1))
+    clock.now_s = 1.0
+    policy.insert(names(2))
+    clock.now_s = 5.0
+    policy.touch(names(1, 2))
+
+    clock.now_s = 15.0
+
+    assert policy.lapsed() == names(2, 1)
+
+
 def test_a_lapsed_block_that_is_still_held_is_named_again(policy, clock):
     policy.insert(names(1, 2))
     clock.now_s = 10.0
@@ -97,6 +110,7 @@ def test_a_lapsed_block_that_is_still_held_is_named_again(policy, clock):
     policy.remove(names(2))
 
     assert policy.lapsed() == names(1)
+    assert policy._entries == 1
     assert sweep_all(policy) == names(1)
 
 
@@ -205,6 +219,55 @@ def test_the_factory_keeps_blocks_for_five_minutes(clock):
     assert policy.lapsed() == names(1)
 
 
+def test_the_factory_passes_on_how_deep_blocks_lie(clock):
+    policy = ttl(Setting(capacity_blocks=4, clock=clock, depth=lambda key: 9 - key[-1]))
+    policy.insert(names(1, 2))
+    clock.now_s = 300.0
+
+    assert policy.lapsed() == names(1, 2)
+
+
 def test_the_factory_needs_a_clock():
     with pytest.raises(ConfigError, match="clock"):
         ttl(Setting(capacity_blocks=4))
+
+
+def test_arranging_orders_who_makes_room_and_is_no_use(policy, clock):
+    policy.insert(names(1))
+    policy.insert(names(2))
+    clock.now_s = 6.0
+
+    policy.arrange(names(1))
+
+    clock.now_s = 10.0
+    assert policy.lapsed() == names(2, 1)
+    assert take(policy, 2) == names(2, 1)
+
+
+def test_arranging_an_inner_policy_that_has_no_order_to_arrange_changes_nothing(clock):
+    policy = TTL(FIFO(), 10.0, clock)
+    policy.insert(names(1))
+    policy.insert(names(2))
+
+    policy.arrange(names(1))
+
+    assert sweep_all(policy) == names(1, 2)
+
+
+def test_who_need_not_wait_any_more_is_told_to_the_inner_policy(clock):
+    policy, asked = TTL(FIFO(), 10.0, clock), []
+    policy.insert(names(1))
+    take(policy, 1, lambda key: None)
+
+    assert sweep_all(policy, asked.append) == []
+    assert asked == []
+    policy.reconsider(*names(1))
+    assert sweep_all(policy) == names(1)
+
+
+def test_an_inner_policy_that_asks_always_need_not_be_told(policy):
+    policy.insert(names(1))
+
+    policy.reconsider(*names(1))
+
+    assert sweep_all(policy) == names(1)

@@ -25,7 +25,7 @@ from typing import Self
 
 import numpy as np
 
-from .threads import timed_threads
+from kvtier.calibrate.threads import timed_threads
 
 _ALIGN_BYTES = 4096  # the most that O_DIRECT asks of offsets, lengths and addresses
 _FILL_BYTES = 16 << 20

@@ -3,7 +3,7 @@
 A store's GB/s say little without the ceiling beside them, measured on the same disk, in the
 same minute, with the same number of bytes:
 
-    disk   -> memory          RawDisk, from lib.rawdisk
+    disk   -> memory          RawDisk, from rawdisk
     memory -> memory          numpy copies in slices, one per thread
     pinned memory <-> device  one CUDA copy
     device -> device          one CUDA copy
@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .errors import SetupError
-from .rawdisk import GRID, DiskSetting, RawDisk, best_odirect_read, odirect_read
-from .threads import timed_threads
+from kvtier.calibrate.rawdisk import GRID, DiskSetting, RawDisk, best_odirect_read, odirect_read
+from kvtier.calibrate.threads import timed_threads
+from kvtier.errors import MeasureError
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ def pinned_copy_once(num_bytes: int, direction: Literal["h2d", "d2h"]) -> float:
     """Copy between page-locked memory and the current CUDA device; returns bytes/s.
 
     Raises:
-        SetupError: No CUDA device.
+        MeasureError: No CUDA device.
     """
     torch = _cuda()
     host = torch.zeros(num_bytes, dtype=torch.uint8).pin_memory()
@@ -87,7 +87,7 @@ def device_copy_once(num_bytes: int) -> float:
     """Copy within the memory of the current CUDA device; returns bytes/s, counted once.
 
     Raises:
-        SetupError: No CUDA device.
+        MeasureError: No CUDA device.
     """
     torch = _cuda()
     source = torch.zeros(num_bytes, dtype=torch.uint8, device="cuda")
@@ -112,7 +112,7 @@ def _cuda() -> Any:
     import torch  # the disk's limit must not cost an import of torch
 
     if not torch.cuda.is_available():
-        raise SetupError("torch finds no CUDA device on this machine")
+        raise MeasureError("torch finds no CUDA device on this machine")
     return torch
 
 

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from lib.errors import NotColdError, SetupError
 from lib.machine import conditions
-from lib.residency import assert_cold, drop, resident_fraction
+
+from kvtier.calibrate.residency import assert_cold, drop, resident_fraction
+from kvtier.errors import MeasureError, NotColdError
 
 SIZE = 8 << 20
 
@@ -81,5 +82,5 @@ def test_an_empty_file_is_cold(tmp_path: Path) -> None:
 def test_other_systems_get_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
 
-    with pytest.raises(SetupError, match="needs Linux, this is darwin"):
+    with pytest.raises(MeasureError, match="needs Linux, this is darwin"):
         drop(tmp_path)

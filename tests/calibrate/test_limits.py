@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lib.errors import SetupError
-from lib.limits import (
+
+from kvtier.calibrate.limits import (
     DiskSetting,
     RawDisk,
     best_memcpy,
@@ -19,7 +19,8 @@ from lib.limits import (
     odirect_read,
     pinned_copy_once,
 )
-from lib.threads import timed_threads
+from kvtier.calibrate.threads import timed_threads
+from kvtier.errors import MeasureError
 
 SIZE = 4 << 20
 
@@ -179,9 +180,9 @@ def test_cuda_copies_say_that_there_is_no_device(monkeypatch: pytest.MonkeyPatch
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
-    with pytest.raises(SetupError, match="no CUDA device"):
+    with pytest.raises(MeasureError, match="no CUDA device"):
         pinned_copy_once(SIZE, "h2d")
-    with pytest.raises(SetupError, match="no CUDA device"):
+    with pytest.raises(MeasureError, match="no CUDA device"):
         device_copy_once(SIZE)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import NotColdError, SetupError
+from kvtier.errors import MeasureError, NotColdError
 
 _PIECE_BYTES = 16 << 20
 _STAT_BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's block is
@@ -30,7 +30,7 @@ def drop(path: Path) -> None:
     """Write the file's dirty pages to the device and ask the kernel to forget all of it.
 
     Raises:
-        SetupError: Not Linux.
+        MeasureError: Not Linux.
         OSError: The file cannot be opened or synced.
     """
     _require_linux()
@@ -68,7 +68,7 @@ def resident_fraction(path: Path) -> float:
     device, because an LMDB file may be a terabyte long and a megabyte large.
 
     Raises:
-        SetupError: Not Linux.
+        MeasureError: Not Linux.
         OSError: The file cannot be opened or mapped.
     """
     _require_linux()
@@ -83,12 +83,17 @@ def resident_fraction(path: Path) -> float:
     return min(1.0, resident / allocated)
 
 
+def resident_bytes(path: Path) -> float:
+    """The bytes of the file that are in the page cache; see ``resident_fraction``."""
+    return resident_fraction(path) * path.stat().st_blocks * _STAT_BLOCK_BYTES
+
+
 def assert_cold(path: Path, limit: float = 0.01) -> None:
     """Refuse to go on while more than ``limit`` of the file is in memory.
 
     Raises:
         NotColdError: Too much of it is resident; the message says how much.
-        SetupError: Not Linux.
+        MeasureError: Not Linux.
     """
     fraction = resident_fraction(path)
     if fraction > limit:
@@ -113,4 +118,4 @@ def _resident_pages(mapping: mmap.mmap) -> int:
 
 def _require_linux() -> None:
     if sys.platform != "linux":
-        raise SetupError(f"page cache residency needs Linux, this is {sys.platform}")
+        raise MeasureError(f"page cache residency needs Linux, this is {sys.platform}")

@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable
 
 import pytest
-from lib.stats import interleave, percentile, summary
+
+from kvtier.calibrate.stats import interleave, percentile, summary
 
 
 @pytest.mark.parametrize(("q", "expected"), [(0, 1.0), (50, 3.0), (75, 4.0), (90, 4.6), (100, 5.0)])
