@@ -9,8 +9,10 @@ from kvtier.commands.plots import INK
 from kvtier.policy.registry import POLICIES
 from kvtier.sim.sweep import OPTIMUM
 
-_COLOURS = ("#8c564b", "#1f77b4", "#bcbd22", "#ff7f0e", "#2ca02c", "#9467bd", "#e377c2", "#d62728", "#17becf")
-_MARKERS = "ovs^Dp*XP"
+_WARM = ("#8c564b", "#bcbd22", "#ff7f0e", "#e377c2", "#d62728", "#ff1493")
+_COLD = ("#1f77b4", "#2ca02c", "#9467bd", "#17becf", "#556b2f", "#00b894")
+_COLOURS = tuple(colour for pair in zip(_WARM, _COLD, strict=True) for colour in pair)
+_MARKERS = "ovs^Dp*XP<>h"
 
 
 def curves(rows: Sequence[Mapping[str, Any]], panel: Any, title: str, rate: str = "prefix_hit_rate") -> None:

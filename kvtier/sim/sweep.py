@@ -97,7 +97,7 @@ def default_capacities(unique_blocks: int, count: int = 8) -> list[int]:
 
     Example:
         >>> default_capacities(10_000)
-        [100, 179, 322, 578, 1038, 1863, 3342, 6000]
+        [100, 179, 322, 578, 1038, 1863, 3343, 6000]
     """
     low, high = (share * unique_blocks for share in _SHARES)
     return sorted({max(1, round(size)) for size in np.geomspace(low, high, count)})
