@@ -128,9 +128,7 @@ class Sweep:
         return self._sinks[tier]
 
     def _is_worth(self, key: BlockHash, tier: int) -> bool:
-        """Whether there is such a tier, and its admission lets a block in."""
-        if tier == len(self._books.rules):
-            return False
+        """Whether a tier's admission lets a block in."""
         admission = self._books.rules[tier].admission
         return admission is None or admission.admit([key]) > 0
 

@@ -407,6 +407,7 @@ GROUPS: tuple[Group, ...] = (
     Group(
         file="kvtier/policy/sweeping.py",
         tests=(
+            "tests/policy/test_lru.py",
             "tests/policy/test_fifo.py",
             "tests/policy/test_wtinylfu.py",
             "tests/policy/test_s3fifo.py",
@@ -1209,7 +1210,7 @@ GROUPS: tuple[Group, ...] = (
             Mutant(
                 "return node.is_leaf and key not in protected", "return node.is_leaf", "a prompt drops its own head"
             ),
-            Mutant("if tier == len(self._books.rules):", "if False:", "below the last"),
+            Mutant("if tier + 1 == len(self._sinks):", "if False:", "below the last"),
             Mutant("if not self._spare[below] and self", "if self", "two blocks leave for one place"),
             Mutant("if self._lies_near(node, tier) or not self", "if not self", "a block is moved to where it is"),
             Mutant("self._spare[tier + 1] -= 1", "pass", "one place below for two victims"),
