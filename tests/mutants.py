@@ -3554,7 +3554,7 @@ GROUPS: tuple[Group, ...] = (
         tests=("tests/calibrate/test_bands.py",),
         mutants=(
             Mutant("LEVEL = 0.9", "LEVEL = 0.98", "wider than said"),
-            Mutant("0, 2 / 2**count", "0, 1 / 2**count", "one side is forgotten"),
+            Mutant("2 * comb(count", "comb(count", "one side is forgotten"),
             Mutant(">= LEVEL:", "> 0:", "bands that hold nothing"),
             Mutant("ordered[-1 - edge]", "ordered[-1]", "one side is wider"),
             Mutant("= sorted(samples), ", "= list(samples), ", "the first run is the lowest"),
