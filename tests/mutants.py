@@ -3097,7 +3097,6 @@ GROUPS: tuple[Group, ...] = (
             Mutant("min(num_hits * tokens, request.input_tokens)", "num_hits * tokens", "more tokens than there were"),
             Mutant("        placement.touch(keys)\n", "        pass\n", "a hit is no use"),
             Mutant("if self.settings.promote and any(match.tiers):", "if any(match.tiers):", "everything comes up"),
-            Mutant("if num_hits == len(keys):\n            return\n        new", "new", "what is held is stored"),
             Mutant("placement.worth_writing(Chain(new, labels))", "Chain(new, labels)", "everything is worth it"),
             Mutant(
                 "            chain = chain.part(len(new), len(chain))", "            return", "long prompts end early"
