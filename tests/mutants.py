@@ -2036,7 +2036,6 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("self._only.reconsider(node.key)", "pass", "who waits is never asked about"),
             Mutant("changing |= 1 << tier", "changing = 1 << tier", "a block on its way out is taken up again"),
-            Mutant("changing = self.in_flight.get(node.key, 0)", "changing = 0", "an earlier move is forgotten"),
             Mutant("return bool(self._children)", "return False", "strangers are never taken up"),
         ),
     ),
