@@ -2035,7 +2035,7 @@ GROUPS: tuple[Group, ...] = (
                 "several tiers ask again, and not always",
             ),
             Mutant("self._only.reconsider(node.key)", "pass", "who waits is never asked about"),
-            Mutant("changing |= 1 << tier", "changing = 1 << tier", "a block on its way out is taken up again"),
+            Mutant("changing |= 1 << tier", "changing = 1 << tier", "a block on its way out is dropped twice"),
             Mutant("return bool(self._children)", "return False", "strangers are never taken up"),
         ),
     ),

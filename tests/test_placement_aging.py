@@ -324,13 +324,13 @@ def test_a_head_refused_in_one_of_several_tiers_leaves_once_it_may():
     assert show(write(placement, "d", dst=1)) == ["a:1>-", "d:->1"]
 
 
-def test_a_block_that_sinks_is_not_taken_up_again_where_a_listing_still_has_it():
+def test_a_block_that_sinks_is_not_dropped_again_where_a_listing_still_has_it():
     placement = make(1, 1, 2, durable=[1])
     put(placement, "a", dst=1)
     plan = write(placement, "b", dst=1)
 
     assert show(plan) == ["a:1>2", "b:->1"]
     placement.reconcile(1, Listing.of(entries("a")))
-    carry_out(placement, plan)
 
+    assert placement.commit(plan) == [], "it is not dropped once more"
     assert (tiers(placement, "a"), used(placement)) == ([2], [0, 1, 1])
