@@ -2035,8 +2035,7 @@ GROUPS: tuple[Group, ...] = (
                 "several tiers ask again, and not always",
             ),
             Mutant("self._only.reconsider(node.key)", "pass", "who waits is never asked about"),
-            Mutant("changing |= 1 << tier", "changing = 1 << tier", "a block on its way out is taken up again"),
-            Mutant("changing = self.in_flight.get(node.key, 0)", "changing = 0", "an earlier move is forgotten"),
+            Mutant("changing |= 1 << tier", "changing = 1 << tier", "a block on its way out is dropped twice"),
             Mutant("return bool(self._children)", "return False", "strangers are never taken up"),
         ),
     ),
@@ -3161,7 +3160,6 @@ GROUPS: tuple[Group, ...] = (
             Mutant("min(num_hits * tokens, request.input_tokens)", "num_hits * tokens", "more tokens than there were"),
             Mutant("        placement.touch(keys)\n", "        pass\n", "a hit is no use"),
             Mutant("if self.settings.promote and any(match.tiers):", "if any(match.tiers):", "everything comes up"),
-            Mutant("if num_hits == len(keys):\n            return\n        new", "new", "what is held is stored"),
             Mutant("placement.worth_writing(Chain(new, labels))", "Chain(new, labels)", "everything is worth it"),
             Mutant(
                 "            chain = chain.part(len(new), len(chain))", "            return", "long prompts end early"

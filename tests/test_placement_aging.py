@@ -6,6 +6,7 @@
 import pytest
 from core_helpers import carry_out, chain, entries, key, keys, make, put, show, tiers, used, word
 
+from kvtier.listing import Listing
 from kvtier.placement import Placement, TierRules
 from kvtier.policy.fifo import FIFO
 from kvtier.policy.lru import LRU
@@ -321,3 +322,15 @@ def test_a_head_refused_in_one_of_several_tiers_leaves_once_it_may():
     put(placement, "c", dst=1)  # ab leaves, a was refused for it
 
     assert show(write(placement, "d", dst=1)) == ["a:1>-", "d:->1"]
+
+
+def test_a_block_that_sinks_is_not_dropped_again_where_a_listing_still_has_it():
+    placement = make(1, 1, 2, durable=[1])
+    put(placement, "a", dst=1)
+    plan = write(placement, "b", dst=1)
+
+    assert show(plan) == ["a:1>2", "b:->1"]
+    placement.reconcile(1, Listing.of(entries("a")))
+
+    assert placement.commit(plan) == [], "it is not dropped once more"
+    assert (tiers(placement, "a"), used(placement)) == ([2], [0, 1, 1])

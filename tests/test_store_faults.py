@@ -239,10 +239,10 @@ def test_a_put_goes_on_if_the_deletion_ends_before_it_starts_to_wait(tmp_path, m
         fetch(store, "ab")
         take_up = store._writer._take_up
 
-        def ends_meanwhile(*args):
+        def ends_meanwhile(*args, **options):
             disk.gate.set()
             settle(store)
-            return take_up(*args)
+            return take_up(*args, **options)
 
         monkeypatch.setattr(store._writer, "_take_up", ends_meanwhile)
 

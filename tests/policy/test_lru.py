@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from policy_helpers import STREAM, play, roll
 
 from kvtier.policy.lru import LRU
-from kvtier.testing.policies import PolicyTests, names, sweep_all, take
+from kvtier.testing.policies import PolicyTests, names, nobody, sweep_all, take
 
 
 class TestLRU(PolicyTests):
@@ -129,3 +129,13 @@ def test_names_on_the_shelf_are_made_only_when_they_are_asked_for():
     one.touch(names(2))
 
     assert (len(one._order), len(one._passed), len(one)) == (1, 0, 3)
+
+
+def test_a_block_of_a_restart_that_was_refused_is_young_once_it_is_used():
+    policy = LRU()
+    policy.insert(roll(1, 2))
+    assert sweep_all(policy, nobody) == []
+
+    policy.touch(names(1))
+
+    assert sweep_all(policy) == names(2, 1)

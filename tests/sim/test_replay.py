@@ -7,7 +7,7 @@ A prompt is a word whose letters are blocks: ``"abc"`` and ``"abd"`` share two. 
 from collections import OrderedDict, deque
 
 import pytest
-from forests import random_prompts
+from forests import best_hits, random_prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,6 +110,13 @@ def test_tokens_beyond_the_blocks_are_no_hits():
     made = replay(["ab", "ab"], "device=9", tokens=[11, 11])
 
     assert made.tally.token_hits == 8
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_optimum_is_the_best_there_is(seed):
+    prompts = random_prompts(seed)
+
+    assert replay(prompts, "device=3:belady").tally.block_hits == best_hits(prompts, 3)
 
 
 def test_an_optimal_cache_does_not_take_up_what_is_not_used_again():
@@ -253,13 +260,12 @@ def test_what_is_not_known_is_refused_before_the_replay(text):
 def test_what_is_worth_reloading_is_told_how_fast_that_is():
     tiers = [parse_tier("device=1"), parse_tier("disk=9:admit=worth_reloading")]
 
-    def written(load_s):
-        made = Replay(
-            Prompts(["a", "b", "c"]), Settings(tiers=tiers), recompute_s=lambda _: 1.0, load_s={"disk": (0.0, load_s)}
-        )
+    def written(recompute_s, load_s):
+        known = {"recompute_s": lambda _: recompute_s, "load_s": {"disk": (0.0, load_s)}}
+        made = Replay(Prompts(["a", "b", "c"]), Settings(tiers=tiers), **known)
         return made.run().tiers[1].written
 
-    assert [written(0.5), written(2.0)] == [2, 0]
+    assert [written(1.0, 0.5), written(1.0, 2.0), written(3.0, 2.0)] == [2, 0, 2]
 
 
 # Every reference a request of its own
