@@ -112,6 +112,13 @@ def test_a_put_writes_as_far_as_it_is_worth_it():
         assert (stored.num_new, len(where(store, "abcd"))) == (2, 2)
 
 
+def test_a_put_into_places_set_aside_writes_as_far_as_it_is_worth_it(tmp_path):
+    with make(tmp_path, host=16, disk=8, admission=["write_budget/48", "all"]) as store:
+        stored = save(store, "abcd")
+
+        assert (stored.num_new, fetch(store, "abcd").num_blocks) == (2, 2)
+
+
 # Time
 
 
