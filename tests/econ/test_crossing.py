@@ -37,7 +37,7 @@ def test_a_hit_is_the_load_and_the_last_token():
 
 
 def test_lengths_go_from_one_token_to_the_longest_known():
-    points = tuple(PrefillPoint(tokens=n, lo=n, mid=n, hi=n) for n in (64, 100))
+    points = tuple(PrefillPoint(tokens=n, lo=n, mid=n, hi=n) for n in (64, 80))
 
     assert lengths_known(replace(Profile.named("h100", "qwen3-8b"), prefill=points)) == [
         1,
@@ -52,6 +52,5 @@ def test_lengths_go_from_one_token_to_the_longest_known():
         32,
         45,
         64,
-        91,
-        100,
+        80,
     ]
