@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -247,13 +248,16 @@ def test_an_interrupt_or_a_death_leaves_no_process_behind(tmp_path, to_all):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     sweep = subprocess.Popen([sys.executable, script], env=environment, start_new_session=True, text=True, **pipes)
-    assert sweep.stdout.readline() != sweep.stdout.readline()  # two processes are in their traces
-
-    if to_all:
-        os.killpg(sweep.pid, signal.SIGINT)
-    else:
-        sweep.kill()
-    rest, said = sweep.communicate(timeout=60)  # the pipe's end comes when the last of them has left
+    try:
+        assert sweep.stdout.readline() != sweep.stdout.readline()  # two processes are in their traces
+        if to_all:
+            os.killpg(sweep.pid, signal.SIGINT)
+        else:
+            sweep.kill()
+        rest, said = sweep.communicate(timeout=60)  # the pipe's end comes when the last of them has left
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(sweep.pid, signal.SIGKILL)  # or those of a sweep that fails this test would run for ever
 
     assert sweep.returncode != 0
     assert rest == ""
