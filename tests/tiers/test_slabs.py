@@ -8,9 +8,9 @@ import lmdb
 import numpy as np
 import pytest
 import torch
-from lib.residency import drop, resident_fraction
 from tier_helpers import BLOCK, disk, held, payload, place_of, put, raw, whole
 
+from kvtier.calibrate.residency import drop, resident_fraction
 from kvtier.errors import CorruptBlockError
 from kvtier.format import PAGE_BYTES, record_bytes
 from kvtier.testing.blocks import chain
