@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lib.arguments import positive
 from lib.errors import BenchError
 from lib.integrity import SPEC, measure
 from lib.integrity_report import draw, table
@@ -81,13 +82,6 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--json", help="write the results here; - for standard output")
     parser.add_argument("--plot", help="draw the results here (PNG, SVG, PDF by suffix)")
     return parser
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import policies as ask
+from lib.arguments import positive
 from lib.machine import conditions
 from lib.policies_plots import draw
 from lib.policies_report import markdown
@@ -106,13 +107,6 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, metavar="DIRECTORY", help="draw the results there, as PNG")
     parser.add_argument("--json", help="write the results here; - for standard output")
     return parser
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
             sides = [open_side(name, args, model, tokenizer, Path(place) / name) for name in args.policy]
             for number, question in zip(range(args.turns), cycle(QUESTIONS), strict=False):
                 for side in sides[number % len(sides) :] + sides[: number % len(sides)]:
-                    take_turn(side, tokenizer, question, args)
+                    take_turn(side, tokenizer, f"{number + 1}. {question}", args)  # else windows would recur, and hit
                 print(f"turn {number + 1} of {args.turns}", file=sys.stderr, flush=True)
             for side in sides:
                 side.lm.close()

@@ -87,6 +87,8 @@ class Placement:
 
     def touch(self, keys: Sequence[BlockHash]) -> None:
         """Count one use of each block of a prompt, in every tier that holds it. Some may be held nowhere."""
+        if not keys:  # no prompt: a policy may count them
+            return
         for rules in self._rules:
             rules.policy.touch(keys)
             if rules.admission is not None:

@@ -19,7 +19,6 @@ from kvtier.index import PrefixIndex
 from kvtier.placement import Placement
 from kvtier.policy.base import Setting
 from kvtier.policy.registry import make_admission, make_policy
-from kvtier.policy.ttl import TTL
 from kvtier.tiers.base import Tier
 
 
@@ -78,9 +77,7 @@ def _rules(
         num_children=lambda key: index[key].num_children,
         clock=monotonic,
     )
-    made = make_policy(policy, setting)
-    if ttl_s is not None:
-        made = TTL(made, ttl_s, monotonic, depth=setting.depth)
+    made = make_policy(policy, setting, ttl_s=ttl_s)
     if admission == "worth_reloading":
         raise ConfigError("admission worth_reloading is for replays: a store does not know what computing takes")
     return TierRules(blocks, made, durable, admission=make_admission(admission, setting))

@@ -1,10 +1,27 @@
-"""Models for the adapters' tests: tiny ones with random weights, and the real one, once for all tests."""
+"""Command lines to run; models for the adapters' tests: tiny ones with random weights, and the real one."""
 
 import importlib.util
 
 import pytest
 
+from kvtier import cli
+
 collect_ignore_glob = [] if importlib.util.find_spec("transformers") else ["integrations/*"]
+
+
+@pytest.fixture
+def said(capsys):
+    """Runs a command line and gives its exit status, output and errors."""
+
+    def run(*words):
+        try:
+            status = cli.main([*map(str, words)])
+        except SystemExit as stopped:
+            status = stopped.code
+        out = capsys.readouterr()
+        return status, out.out, out.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -99,3 +99,27 @@ def tiers(placement, text):
 
 def used(placement):
     return [placement.used_blocks(tier) for tier in range(placement.num_tiers)]
+
+
+class Closed(LRU):
+    """Notes what is called while one of its sweeps is open."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_open = False
+        self.disturbed = False
+
+    def evict(self, evictable):
+        self.is_open = True
+        try:
+            yield from super().evict(evictable)
+        finally:
+            self.is_open = False
+
+    def touch(self, keys):
+        self.disturbed |= self.is_open
+        super().touch(keys)
+
+    def remove(self, keys):
+        self.disturbed |= self.is_open
+        super().remove(keys)

@@ -4,7 +4,7 @@
 """
 
 import pytest
-from core_helpers import carry_out, chain, entries, key, keys, make, put, show, tiers, used, word
+from core_helpers import Closed, carry_out, chain, entries, key, keys, make, put, show, tiers, used, word
 
 from kvtier.listing import Listing
 from kvtier.placement import Placement, TierRules
@@ -119,28 +119,18 @@ def test_a_block_dropped_below_a_faster_copy_ages_where_it_is():
     assert order(placement, 0) == ["a", "b"]
 
 
-class Closed(LRU):
-    """Notes what is called while one of its sweeps is open."""
+def test_where_no_block_was_used_no_policy_is_told_of_a_use():
+    class Told(LRU):
+        def touch(self, keys):
+            told.append(len(keys))
+            super().touch(keys)
 
-    def __init__(self):
-        super().__init__()
-        self.is_open = False
-        self.disturbed = False
+    told = []
+    placement = Placement([TierRules(2, Told())])
+    placement.touch([])
+    placement.touch(keys("ab"))
 
-    def evict(self, evictable):
-        self.is_open = True
-        try:
-            yield from super().evict(evictable)
-        finally:
-            self.is_open = False
-
-    def touch(self, keys):
-        self.disturbed |= self.is_open
-        super().touch(keys)
-
-    def remove(self, keys):
-        self.disturbed |= self.is_open
-        super().remove(keys)
+    assert told == [2]
 
 
 def test_no_policy_is_told_of_a_block_that_falls_back_while_its_sweep_is_open():

@@ -1,7 +1,7 @@
 """Blocks whose time is over, and blocks that are not worth writing. ``core_helpers`` explains the notation."""
 
 import pytest
-from core_helpers import Clock, Only, carry_out, chain, key, keys, make, put, show, tiers, used, word
+from core_helpers import Clock, Closed, Only, carry_out, chain, key, keys, make, put, show, tiers, used, word
 
 from kvtier.placement import Placement, TierRules
 from kvtier.policy.admission import SecondTouch, WriteBudget
@@ -171,20 +171,6 @@ def test_a_block_that_a_leased_one_hangs_on_stays_with_it(clock):
 
 
 def test_what_expires_without_a_way_down_disturbs_no_sweep_below(clock):
-    class Closed(LRU):
-        is_open = disturbed = False
-
-        def evict(self, evictable):
-            self.is_open = True
-            try:
-                yield from super().evict(evictable)
-            finally:
-                self.is_open = False
-
-        def remove(self, keys):
-            self.disturbed |= self.is_open
-            super().remove(keys)
-
     below = Closed()
     rules = [TierRules(3, TTL(LRU(), 10.0, clock)), TierRules(2, below, admission=Only("b"))]
     placement = Placement(rules)

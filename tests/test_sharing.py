@@ -112,6 +112,16 @@ def test_what_another_process_evicts_is_a_miss_here(path):
         check(store)
 
 
+def test_slots_that_another_process_has_emptied_are_spare_here(path):
+    with closing(make(path, disk=4)) as store, another(path, disk=4) as other:
+        save(store, "abcd")
+        assert other("put", "wxyz") == "4"
+        save(store, "e")
+
+        volume = store.tiers[-1]._volume
+        assert volume.slots.num - volume.slots.spare == volume.env.books.blocks
+
+
 def test_a_pin_does_not_bind_another_process(path):
     with closing(make(path, disk=4)) as store, another(path, disk=4) as other:
         save(store, "abcd")

@@ -1,8 +1,8 @@
 """The contract of an eviction policy.
 
 A policy orders the names of one tier's blocks, best to worst to keep. It knows nothing of
-bytes, prefixes or other tiers: whether a victim may leave now is asked back through
-``evictable``. Batches arrive in prefix order and are applied in reverse, so that within one
+bytes or other tiers, and of prefixes no more than a ``Setting`` tells: whether a victim may leave
+now is asked back through ``evictable``. Batches arrive in prefix order and are applied in reverse, so that within one
 prompt the tail counts as older than the head and leaves first.
 
 Source: the reversed free order is that of vLLM's free block queue; the verbs are those that

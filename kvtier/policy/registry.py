@@ -35,20 +35,24 @@ POLICIES: dict[str, Callable[[Setting], EvictionPolicy]] = {
 """How to make each policy, in the order in which tables and plots show them."""
 
 
-def make_policy(name: str, setting: Setting) -> EvictionPolicy:
+def make_policy(name: str, setting: Setting, *, ttl_s: float | None = None, refresh: bool = True) -> EvictionPolicy:
     """An empty policy.
 
     Args:
         name: One of ``POLICIES``.
         setting: Where it will work.
+        ttl_s: Seconds for which a block is kept besides; None for as long as the policy keeps it.
+        refresh: A use begins that time anew.
 
     Raises:
-        ConfigError: There is no policy of this name.
+        ConfigError: There is no policy of this name, or it needs what the setting does not have, or the time is none.
     """
     make = POLICIES.get(name)
     if make is None:
         raise ConfigError(f"unknown policy {name!r}; known are {', '.join(POLICIES)}")
-    return make(setting)
+    if ttl_s is None:
+        return make(setting)
+    return ttl(setting, ttl_s, refresh=refresh, inner=None if name == "ttl" else make(setting))
 
 
 ADMISSIONS = ("all", "second_touch", "long_prompts/N", "worth_reloading", "write_budget/N")

@@ -47,7 +47,8 @@ class TTL:
     ) -> None:
         if not ttl_s > 0:
             raise ConfigError(f"ttl of {ttl_s} s: a block must live for some time")
-        self._inner = inner
+        self.inner = inner
+        """Who leaves when room is needed."""
         self._ttl_s = ttl_s
         self._clock = clock
         self._refresh = refresh
@@ -63,7 +64,7 @@ class TTL:
 
     def insert(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.insert``."""
-        self._inner.insert(keys)
+        self.inner.insert(keys)
         now = self._clock()
         self._since.update(dict.fromkeys(keys, now))
         self._file(now, list(reversed(keys)))
@@ -72,7 +73,7 @@ class TTL:
 
     def touch(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.touch``."""
-        self._inner.touch(keys)
+        self.inner.touch(keys)
         if self._refresh:
             since, now = self._since, self._clock()
             for key in keys:
@@ -81,23 +82,23 @@ class TTL:
 
     def arrange(self, keys: Sequence[BlockHash]) -> None:
         """See ``Arranging.arrange``: where the inner policy does it."""
-        if isinstance(self._inner, Arranging):
-            self._inner.arrange(keys)
+        if isinstance(self.inner, Arranging):
+            self.inner.arrange(keys)
 
     def reconsider(self, key: BlockHash) -> None:
         """See ``Reconsidering.reconsider``: where the inner policy does it."""
-        if isinstance(self._inner, Reconsidering):
-            self._inner.reconsider(key)
+        if isinstance(self.inner, Reconsidering):
+            self.inner.reconsider(key)
 
     def remove(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.remove``."""
-        self._inner.remove(keys)
+        self.inner.remove(keys)
         for key in keys:
             self._since.pop(key, None)
 
     def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``: in the order of the inner policy."""
-        with closing(self._inner.evict(evictable)) as victims:
+        with closing(self.inner.evict(evictable)) as victims:
             for victim in victims:
                 del self._since[victim]
                 yield victim
@@ -143,12 +144,18 @@ class TTL:
             self._file(time_s, [key])
 
 
-def ttl(setting: Setting, ttl_s: float = 300.0, *, refresh: bool = True) -> TTL:
-    """The policy of ``ttl`` for a tier: LRU whose blocks lapse, after five minutes unless told otherwise.
+def ttl(setting: Setting, ttl_s: float = 300.0, *, refresh: bool = True, inner: EvictionPolicy | None = None) -> TTL:
+    """The policy of ``ttl`` for a tier: blocks lapse, after five minutes unless told otherwise.
+
+    Args:
+        setting: Where it will work.
+        ttl_s: See ``TTL``.
+        refresh: See ``TTL``.
+        inner: Who leaves when room is needed; LRU if None.
 
     Raises:
         ConfigError: There is no clock, or a time that is no time to live.
     """
     if setting.clock is None:
         raise ConfigError("ttl needs a clock, and its tier has none")
-    return TTL(LRU(), ttl_s, setting.clock, refresh, setting.depth)
+    return TTL(LRU() if inner is None else inner, ttl_s, setting.clock, refresh, setting.depth)

@@ -193,16 +193,15 @@ class Replay:
             next_use=None if self._future is None else self._future.next_use,
             **({} if self._recompute_s is None else {"recompute_s": self._recompute_s}),
         )
-        policy = make_policy(tier.policy, setting)
+        policy = make_policy(tier.policy, setting, ttl_s=tier.ttl_s, refresh=tier.refresh)
         admission = self._admission(tier, setting, policy)
-        if tier.ttl_s is not None:
-            policy = TTL(policy, tier.ttl_s, self._now.read, refresh=tier.refresh)
         return TierRules(tier.capacity_blocks, policy, durable=self.settings.keeps(tier), admission=admission)
 
     def _admission(self, tier: TierSettings, setting: Setting, policy: EvictionPolicy) -> Admission | None:
-        if isinstance(policy, Belady) and tier.admission == "all":
+        inner = policy.inner if isinstance(policy, TTL) else policy
+        if isinstance(inner, Belady) and tier.admission == "all":
             assert self._future is not None
-            return Foresight(policy, tier.capacity_blocks, self._future.never)
+            return Foresight(inner, tier.capacity_blocks, self._future.never)
         return make_admission(tier.admission, setting)
 
 

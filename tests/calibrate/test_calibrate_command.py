@@ -19,19 +19,10 @@ FAST = ("calibrate", "--budget", "2s", "--lengths", "16,32,64")
 
 
 @pytest.fixture
-def said(capsys, monkeypatch, tmp_path):
-    """Runs a command line with a cache of its own and gives its exit status, output and errors."""
+def said(said, monkeypatch, tmp_path):
+    """As everywhere, with a cache of its own."""
     monkeypatch.setenv("KVTIER_CACHE", str(tmp_path / "cache"))
-
-    def run(*words):
-        try:
-            status = cli.main([*map(str, words)])
-        except SystemExit as stopped:
-            status = stopped.code
-        out = capsys.readouterr()
-        return status, out.out, out.err
-
-    return run
+    return said
 
 
 @pytest.fixture(scope="module")

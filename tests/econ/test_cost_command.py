@@ -5,27 +5,11 @@ import json
 
 import pytest
 
-from kvtier import cli
 from kvtier.commands.durations import duration_s, human_s
 from kvtier.econ.machine import machine_name, versions
 from kvtier.econ.profile import Profile
 
 BASE = ["cost", "--model", "llama-3.1-8b"]
-
-
-@pytest.fixture
-def said(capsys):
-    """Runs a command line and gives its exit status, output and errors."""
-
-    def run(*words):
-        try:
-            status = cli.main([*map(str, words)])
-        except SystemExit as stopped:
-            status = stopped.code
-        out = capsys.readouterr()
-        return status, out.out, out.err
-
-    return run
 
 
 def test_it_says_what_a_hit_costs_and_where_the_cache_loses(said):

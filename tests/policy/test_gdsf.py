@@ -4,6 +4,7 @@ import random
 
 import pytest
 from forests import random_prompts, replay
+from policy_helpers import STREAM
 
 from kvtier.policy.base import Setting
 from kvtier.policy.gdsf import GDSF, gdsf
@@ -143,20 +144,11 @@ def hits_of(policy, history, capacity):
     return hits
 
 
-def lcg(count, seed=1):
-    """The C standard's example generator, so that the stream never changes with a library."""
-    stream = []
-    for _ in range(count):
-        seed = (1103515245 * seed + 12345) % 2**31
-        stream.append(int((seed / 2**31) ** 2 * 24))
-    return stream
-
-
 @pytest.mark.parametrize(("capacity", "hits"), [(1, 26), (2, 44), (4, 74), (8, 121), (16, 265), (24, 376)])
 def test_a_fixed_stream_gives_a_known_number_of_hits(capacity, hits):
     policy = GDSF(lambda depth: 1 + depth, lambda key: key[-1])
 
-    assert hits_of(policy, lcg(400), capacity) == hits == reference(lcg(400), capacity)
+    assert hits_of(policy, STREAM, capacity) == hits == reference(STREAM, capacity)
 
 
 @pytest.mark.parametrize("seed", range(30))
