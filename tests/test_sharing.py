@@ -113,13 +113,16 @@ def test_what_another_process_evicts_is_a_miss_here(path):
 
 
 def test_slots_that_another_process_has_emptied_are_spare_here(path):
-    with closing(make(path, disk=4)) as store, another(path, disk=4) as other:
+    with closing(make(path, disk=16)) as store, another(path) as other:
         save(store, "abcd")
-        assert other("put", "wxyz") == "4"
+        raw_flip(store.tiers[0], keys(store, "abcd")[1], 4100)
+        assert other("get", "abcd") == "1"  # it drops three of them, and keeps one slot back
+        assert other("settle") == "fine"
         save(store, "e")
 
-        volume = store.tiers[-1]._volume
-        assert volume.slots.num - volume.slots.spare == volume.env.books.blocks
+        volume = store.tiers[0]._volume
+        assert volume.env.books.blocks == 2
+        assert volume.slots.num - volume.slots.spare == 2 + 1
 
 
 def test_a_pin_does_not_bind_another_process(path):
