@@ -1423,11 +1423,6 @@ GROUPS: tuple[Group, ...] = (
                 "self._missing(part)",
                 "free places do not count",
             ),
-            Mutant(
-                "missing = self._missing(part)  #",
-                "missing = len(part)  #",
-                "a put of what is held in part goes on for ever",
-            ),
             Mutant("free_blocks(0) <= self._behind", "free_blocks(0) < self._behind", "the last place is never used"),
             Mutant("free_blocks(0) <= self._behind", "free_blocks(0) <= 2 * self._behind", "more owed than set aside"),
             Mutant(

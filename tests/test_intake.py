@@ -34,6 +34,19 @@ def test_what_is_held_in_memory_and_brought_by_another_lies_in_both():
     assert placement.plan_copy_down() == []
 
 
+def test_what_is_brought_again_while_it_waits_to_be_dropped_takes_one_place():
+    placement = make(2, 4, durable=[1])
+    put(placement, "a", dst=1)
+    promotion = placement.plan_promote(keys("a"))
+    assert placement.forget(key("a"), 1) == []  # it is dropped once the promotion has ended
+    placement.discover(1, entries("a"))
+
+    drops = placement.commit(promotion)
+
+    assert show(drops) == ["a:1>-"]
+    assert used(placement) == [1, 1]
+
+
 def test_a_discovery_told_twice_counts_once():
     placement = shared()
     for _ in range(2):

@@ -60,6 +60,21 @@ def sunk(store):
 # Writes
 
 
+def test_a_put_that_fails_with_less_room_than_it_needs_is_tried_once():
+    only = FaultyTier(memory("host", 4), lambda operation, number: GONE if operation == "write" else None)
+    with make_over(only) as store:
+        assert save(store, "abcdef") == Stored(0, 6)
+        assert only.calls["write"] == 1
+
+
+def test_a_put_that_finds_room_waits_for_nobody(faulty):
+    with make_over(memory("host", 4), faulty) as store:
+        store._writer._owed = 1
+        with patch.object(store._core.lock, "wait_for", lambda *_: pytest.fail("there is room")):
+            assert save(store, "a") == Stored(1, 0)
+        store._writer._owed = 0
+
+
 @pytest.mark.parametrize(
     ("error", "lost"), [(GONE, 2), (TierFullError("disk", "no run of free pages"), 3)], ids=["gone", "full"]
 )
