@@ -29,6 +29,9 @@ from lib.text import prompt_ids
 
 from kvtier.calibrate.limits import RawDisk, best_memcpy
 from kvtier.calibrate.places import cache_dir
+from kvtier.calibrate.prices import price_machine
+from kvtier.econ.hardware import load_hardware
+from kvtier.errors import ConfigError
 from kvtier.format import FORMAT_VERSION
 from kvtier.integrations.transformers import CachedLM, namespace_of
 
@@ -42,7 +45,6 @@ CALIBRATION_TOKENS = 256
 #: Defaults of the price tag, each replaceable by an argument of the same name.
 PRICES = {
     "cpu": (0.1008, "two of eight vCPUs of an m7i.2xlarge at 0.4032 USD/h, AWS on-demand list price, us-east-1, 2026"),
-    "cuda": (3.50, "one H200, low end of specialist clouds' list prices, 2026"),
     "ram": (2.68, "r7i.2xlarge less m7i.2xlarge, 0.126 USD/h for 32 GiB, AWS on-demand list prices, 2026"),
     "disk": (0.155, "r6id.2xlarge less r6i.2xlarge, 0.1008 USD/h for 474 GB of NVMe, AWS on-demand list prices, 2026"),
 }
@@ -53,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     torch.set_grad_enabled(False)
     began = time.perf_counter()
+    priced = prices(args)  # first: a machine without a price is refused before it is measured
     subject, about = prepare(args)
     directory = Path(args.store) if args.store else cache_dir() / "reload"
     spec = subject.namespace.spec
@@ -61,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.quick:  # of its own: to warm a file means to read all of it
         directory = directory.with_name(directory.name + "-quick")
     directory.mkdir(parents=True, exist_ok=True)
-    report = measure(args, subject, about, directory)
+    report = measure(args, subject, about, directory, priced)
     report["conditions"]["seconds"] = time.perf_counter() - began
     publish(args, report)
     return 0 if report["exact"] else 1
@@ -155,7 +158,13 @@ def random_subject(args: argparse.Namespace, device: torch.device) -> tuple[Any,
     return model, {"model": note, "weights": "random", "recompute_setting": name, "chunk_tokens": None}
 
 
-def measure(args: argparse.Namespace, subject: Subject, about: dict[str, Any], directory: Path) -> dict[str, Any]:
+def measure(
+    args: argparse.Namespace,
+    subject: Subject,
+    about: dict[str, Any],
+    directory: Path,
+    priced: dict[str, tuple[float, str]],
+) -> dict[str, Any]:
     """Fill the stores, then all paths at all lengths."""
     wanted = lengths(args)
     spec = subject.namespace.spec
@@ -203,8 +212,8 @@ def measure(args: argparse.Namespace, subject: Subject, about: dict[str, Any], d
         },
         "flop_per_kv_byte": flop_per_kv_byte(about["num_params"], spec.bytes_per_token),
         "computed": computed_ratios(about["num_params"], spec.bytes_per_token),
-        "price_tag": price_tag(rows, kv_bytes_per_token=spec.bytes_per_token, prices=prices(args)),
-        "prices": {name: {"usd": usd, "source": source} for name, (usd, source) in prices(args).items()},
+        "price_tag": price_tag(rows, kv_bytes_per_token=spec.bytes_per_token, prices=priced),
+        "prices": {name: {"usd": usd, "source": source} for name, (usd, source) in priced.items()},
     }
 
 
@@ -250,10 +259,23 @@ def publish(args: argparse.Namespace, report: dict[str, Any]) -> None:
 def prices(args: argparse.Namespace) -> dict[str, tuple[float, str]]:
     """The inputs of the price tag, with where each comes from."""
     given = "given on the command line"
-    machine = args.machine_usd_per_hour, PRICES["cuda" if args.device.startswith("cuda") else "cpu"]
+    unasked = args.device == "cpu" or args.machine_usd_per_hour is not None
+    machine = args.machine_usd_per_hour, PRICES["cpu"] if unasked else gpu_price(args.device)
     ram, disk = (args.ram_usd_per_gb_month, PRICES["ram"]), (args.disk_usd_per_gb_month, PRICES["disk"])
     named = {"machine_usd_per_hour": machine, "ram_usd_per_gb_month": ram, "disk_usd_per_gb_month": disk}
     return {name: (own, given) if own is not None else default for name, (own, default) in named.items()}
+
+
+def gpu_price(device: str) -> tuple[float, str]:
+    """Rent of a GPU, and where that figure is from."""
+    name = torch.cuda.get_device_name(device)
+    try:
+        found = price_machine(
+            load_hardware(), gpu=name, gpu_bytes=1, cores=1, machine_usd_per_hour=None, media=None
+        ).machine
+    except ConfigError:
+        sys.exit(f"reload_vs_prefill: no price is known for {name!r}; give --machine-usd-per-hour")
+    return found.value, f"{found.source}, {found.date}"
 
 
 def lengths(args: argparse.Namespace) -> list[int]:

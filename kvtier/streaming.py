@@ -94,7 +94,7 @@ class Arrivals:
                 raise StreamBrokenError(f"layer {layer}: not every block arrived; ask result() how many did")
             events = self._events[number]
         for event in events:
-            torch.cuda.current_stream().wait_event(event)
+            torch.cuda.current_stream(event.device).wait_event(event)
 
 
 class Stream(Generic[Result]):

@@ -129,8 +129,9 @@ class Cell:
         self.names = [str(number) for number in range(self.batch)]
         self.blocks, self.out = self._buffers(seed=0), self._buffers(seed=None)
         on_gpu = self.device.type == "cuda"
-        self.on_device = [block.to(self.device) for block in self.blocks] if on_gpu else self.blocks
-        self.device_out = [torch.empty_like(block) for block in self.on_device] if on_gpu else self.out
+        # One buffer, as the blocks of a prompt lie in a model's cache: they are copied by one call.
+        self.on_device = list(torch.stack(self.blocks).to(self.device)) if on_gpu else self.blocks
+        self.device_out = list(torch.stack(self.out).to(self.device)) if on_gpu else self.out
         size = self.batch * self.block_bytes
         part = named(tuple(self.names))
         for name, where, pinned in (("device", self.device, False), ("host", torch.device("cpu"), on_gpu)):
@@ -191,12 +192,11 @@ class Cell:
         part = named(tuple(self.names))
         cases = []
         fast, host = self.tiers
-        for tier, blocks, out in ((fast, self.on_device, self.device_out), (host, self.blocks, self.device_out)):
-            path = tier.name
-            get, put = partial(self._read, tier, out), partial(_replace, tier, part, blocks)
+        for tier in (fast, host):
+            get, put = partial(self._read, tier, self.device_out), partial(_replace, tier, part, self.on_device)
             cases += [
-                Case("kvtier", "get", path, self._copy_limit(path, "h2d"), get, get),
-                Case("kvtier", "put", path, self._copy_limit(path, "h2d") if path == "device" else "memcpy", put, put),
+                Case("kvtier", "get", tier.name, self._copy_limit(tier.name, "h2d"), get, get),
+                Case("kvtier", "put", tier.name, self._copy_limit(tier.name, "d2h"), put, put),
             ]
         up, down = partial(self._move, host, fast), partial(self._move, fast, host)
         disk = self.stores[0]
@@ -284,9 +284,14 @@ class Cell:
         return prepare
 
     def _buffers(self, seed: int | None) -> list[torch.Tensor]:
-        memory = page_aligned(self.batch * self.block_bytes)
-        memory[:] = 1 if seed is None else np.random.default_rng(seed).integers(0, 256, len(memory), np.uint8)
-        return list(torch.from_numpy(memory).view(self.batch, self.block_bytes))
+        """Blocks in host memory, page-locked beside a GPU as the store's own buffers are."""
+        size = self.batch * self.block_bytes
+        if self.device.type == "cuda":
+            memory = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        else:
+            memory = torch.from_numpy(page_aligned(size))
+        memory.numpy()[:] = 1 if seed is None else np.random.default_rng(seed).integers(0, 256, size, np.uint8)
+        return list(memory.view(self.batch, self.block_bytes))
 
     def _settle(self) -> None:
         if self.device.type == "cuda":

@@ -109,7 +109,8 @@ def benches(subject: Subject, directory: Path, count: int) -> Iterator[list[Benc
     part, size = subject.names(count), count * subject.spec.block_bytes
     blocks, out = subject.buffers(count), subject.buffers(count)
     on_gpu = subject.device.type == "cuda"
-    near, near_out = ([b.to(subject.device) for b in side] if on_gpu else side for side in (blocks, out))
+    # On a GPU one buffer, as the blocks of a prompt lie in a model's cache: they are copied by one call.
+    near, near_out = (list(torch.stack(side).to(subject.device)) if on_gpu else side for side in (blocks, out))
     with ExitStack() as stack:
         found: list[Bench] = []
         copies = _copies(size, on_gpu=on_gpu)

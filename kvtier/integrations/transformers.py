@@ -180,11 +180,12 @@ class CachedLM(Filling):
             reuse: As for the constructor.
             shadow: As for the constructor.
             profile: As for the constructor.
-            sizes: ``device``, ``host``, ``disk``, ``disk_format`` and other arguments of ``kvtier.open_store``.
+            sizes: ``device``, ``host``, ``disk``, ``disk_format`` and other arguments of ``kvtier.open_store``;
+                ``on`` is the model's device unless told.
         """
         check_filling(layerwise, reuse)
         names = namespace_of(model, block_tokens=block_tokens, chunk_tokens=chunk_tokens, adapter=adapter, salt=salt)
-        store = open_store(directory, names, **sizes)
+        store = open_store(directory, names, **{"on": model.device, **sizes})
         settings: dict[str, Any] = {"layerwise": layerwise, "reuse": reuse, "shadow": shadow, "profile": profile}
         try:
             return cls(model, store, chunk_tokens=chunk_tokens, _names=store.namespace, **settings)

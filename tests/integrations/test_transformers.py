@@ -11,6 +11,7 @@ from transformers import DynamicCache
 
 from kvtier.integrations.cache import block_views
 from kvtier.integrations.transformers import CachedLM
+from kvtier.opening import open_store
 
 
 def alone(model, ids, *, max_new_tokens, **options):
@@ -374,3 +375,17 @@ def test_real_a_batch_says_what_its_prompts_say_alone(smollm2):
     lm.close()
 
     assert said == [alone(model, ids, max_new_tokens=8)[0] for ids in prompts]
+
+
+def test_a_store_is_opened_for_the_models_device(tiny, monkeypatch):
+    asked = {}
+
+    def spy(*args, **options):
+        asked.update(options)
+        return open_store(*args, **options)
+
+    monkeypatch.setattr("kvtier.integrations.transformers.open_store", spy)
+
+    CachedLM.open(tiny(), None, host="1 MiB", disk=0).close()
+
+    assert asked["on"] == tiny().device
