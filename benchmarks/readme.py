@@ -16,6 +16,7 @@ from lib import (
     economics_report,
     economics_verdicts,
     formats_report,
+    gpu_report,
     integrity_report,
     policies_report,
     torture_report,
@@ -60,10 +61,8 @@ def renew(page: Path, texts: dict[str, str], *, write: bool) -> list[str]:
 def parts() -> dict[str, dict[str, str]]:
     """Every marked part's text, by page."""
     names = ("reload_vs_prefill", "tier_bandwidth", "index_scale", "layerwise", "compute_or_load", "storage_formats")
-    reload, bandwidth, scale, layerwise, meeting, formats, integrity = (
-        json.loads((RESULTS / f"{name}.json").read_text()) for name in (*names, "integrity")
-    )
-    priced = economics_report.priced(json.loads((RESULTS / "economics.json").read_text()))
+    reload, bandwidth, scale, layerwise, meeting, formats, integrity = map(result, (*names, "integrity"))
+    priced = economics_report.priced(result("economics"))
     return {
         "README.md": {
             "priced": priced,
@@ -75,30 +74,37 @@ def parts() -> dict[str, dict[str, str]]:
         "docs/benchmarks.md": {
             **markdown(bandwidth),
             "scale": scale_table(scale),
-            "replay": replay_table(json.loads((RESULTS / "replay_rate.json").read_text())),
+            "replay": replay_table(result("replay_rate")),
             "layerwise": layerwise_table(layerwise),
             "meeting": meeting_table(meeting),
             "integrity": integrity_report.markdown(integrity),
+            **gpu_report.parts(*map(result, ("reload_vs_prefill_h100", "layerwise_h100", "profile_llama-3.1-8b_h100"))),
         },
         "docs/context.md": context_parts(),
         "docs/economics.md": economics_parts(),
         "docs/formats.md": {"formats": formats_report.markdown(formats)},
-        "docs/traces.md": {"traces": trace_tables.markdown(json.loads((RESULTS / "traces.json").read_text()))},
+        "docs/traces.md": {"traces": trace_tables.markdown(result("traces"))},
         "docs/policies.md": policies_parts(RESULTS / "policies.json"),
         "docs/reliability.md": torture_parts(RESULTS / "torture.json"),
     }
 
 
+def result(name: str) -> dict[str, Any]:
+    """A committed report."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return found
+
+
 def context_parts() -> dict[str, str]:
     """The parts of docs/context.md; the real model's only once somebody has kept a report."""
-    texts = context_report.markdown(json.loads((RESULTS / "context_policies.json").read_text()))
+    texts = context_report.markdown(result("context_policies"))
     chat = RESULTS / "chat_loop.json"
     return texts | ({"context_chat": context_report.chat_table(json.loads(chat.read_text()))} if chat.exists() else {})
 
 
 def economics_parts() -> dict[str, str]:
     """Every table of docs/economics.md."""
-    report = json.loads((RESULTS / "economics.json").read_text())
+    report = result("economics")
     return {**economics_verdicts.parts(report), **economics_report.parts(report)}
 
 

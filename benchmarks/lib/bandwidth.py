@@ -39,8 +39,9 @@ from kvtier.tiers.pages import page_aligned
 from .rivals import Rival
 
 GRID = tuple(DiskSetting(threads, kib << 10) for threads in (1, 4, 16) for kib in (256, 1024))
-COLD_BYTES = 256 << 10
-"""Bytes of a store's file that may be in memory before a cold read: what opening it looks at."""
+COLD_BYTES, COLD_SHARE = 256 << 10, 0.01
+"""Bytes of a store's file that may be in memory before a cold read, or its share of the batch: what opening it
+looks at, which grows with what the kernel reads ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,8 +270,9 @@ class Cell:
     def _chill(self, store: Rival) -> Callable[[], None]:
         def prepare() -> None:
             store.chill()
+            most = max(COLD_BYTES, COLD_SHARE * self.batch * self.block_bytes)
             for path in store.files():
-                if (resident := resident_bytes(path)) > COLD_BYTES:
+                if (resident := resident_bytes(path)) > most:
                     raise NotColdError(f"{store.name}: {resident:.0f} bytes of {path.name} are still in memory")
 
         return prepare

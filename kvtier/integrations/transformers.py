@@ -97,7 +97,7 @@ class CachedLM(Filling):
         chunk_tokens: Compute in pieces that end at multiples of this many tokens, and use hits up
             to such a multiple: bit-exact with and without hits. None reuses all it can.
         layerwise: Compute on the first layers of a prefix while the last are under way: ``"always"``,
-            ``"never"``, or ``"auto"``: where the model is on a CUDA device. May be set at any time.
+            ``"never"``, or ``"auto"``: where it was measured to win, which is nowhere yet. May be set at any time.
         reuse: What to do about a prefix that the store holds: ``"load"`` it; ``"compute"`` it all the
             same; ``"both"``: load it from its end while computing from its beginning, unless that is
             predicted to gain nothing; ``"auto"``: what is predicted to be fastest. May be set at any time.

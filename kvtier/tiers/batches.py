@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,13 @@ class Run(NamedTuple):
     row: int
     first: int
     length: int
+
+
+class Piece(NamedTuple):
+    """Neighbouring rows from ``row`` on, and the blocks that belong in them, ``[blocks, ...]``."""
+
+    row: int
+    blocks: torch.Tensor
 
 
 def runs(rows: Sequence[int], longest: int) -> Iterator[Run]:
@@ -63,9 +71,20 @@ def stacked(blocks: Sequence[torch.Tensor]) -> torch.Tensor | None:
     return head.as_strided((len(blocks), *head.shape), (step, *head.stride()), head.storage_offset())
 
 
-def copy_across(
-    pool: torch.Tensor, rows: Sequence[int], blocks: Sequence[torch.Tensor], *, out: bool, layers: slice | None = None
-) -> None:
+def pieces(rows: Sequence[int], blocks: Sequence[torch.Tensor], longest: int) -> list[Piece]:
+    """A batch as what one call each can copy, of ``longest`` blocks at most."""
+    found: list[Piece] = []
+    for run in runs(rows, longest):
+        group = blocks[run.first : run.first + run.length]
+        whole = stacked(group)
+        if whole is not None:
+            found.append(Piece(run.row, whole))
+        else:
+            found += [Piece(run.row + i, block[None]) for i, block in enumerate(group)]
+    return found
+
+
+def copy_across(pool: torch.Tensor, rows: Sequence[int], blocks: Sequence[torch.Tensor], *, out: bool) -> None:
     """Queue copies between rows of a pool and blocks on the current streams; the caller waits for them.
 
     Args:
@@ -73,22 +92,36 @@ def copy_across(
         rows: A row for each block.
         blocks: ``uint8`` of ``block_bytes`` elements each, any shape and strides, on any device.
         out: From the rows to the blocks; else the other way.
-        layers: Only this range along the blocks' first axis; only with ``out``.
     """
-    for run in runs(rows, max(1, BATCH_BYTES // pool.shape[1])):
-        group = blocks[run.first : run.first + run.length]
-        whole = stacked(group)
-        pieces = (
-            [(run.row, whole)] if whole is not None else [(run.row + i, block[None]) for i, block in enumerate(group)]
-        )
-        for row, batch in pieces:
-            flat = pool[row : row + len(batch)]
-            if layers is not None:
-                _copy_layers(flat, batch, layers)
-            elif out:
-                _copy(batch, flat.view(batch.shape))
-            else:
-                _copy(flat.view(batch.shape), batch)
+    for row, batch in pieces(rows, blocks, max(1, BATCH_BYTES // pool.shape[1])):
+        flat = pool[row : row + len(batch)].view(batch.shape)
+        if out:
+            _copy(batch, flat)
+        else:
+            _copy(flat, batch)
+
+
+def copy_parts(
+    pool: torch.Tensor, rows: Sequence[int], blocks: Sequence[torch.Tensor], parts: Sequence[slice]
+) -> Iterator[int]:
+    """Queue copies from rows of a pool to blocks as ``copy_across`` does, some layers of all blocks at a time.
+
+    Args:
+        pool: As for ``copy_across``.
+        rows: As for ``copy_across``.
+        blocks: As for ``copy_across``, each shaped ``[layers, ...]``.
+        parts: Ranges of layers, in the order in which they are copied.
+
+    Yields:
+        The number of each part, once its copies are queued.
+    """
+    layer_bytes = pool.shape[1] // blocks[0].shape[0]
+    part_bytes = layer_bytes * max(part.stop - part.start for part in parts)
+    batches = pieces(rows, blocks, max(1, BATCH_BYTES // part_bytes))
+    for number, layers in enumerate(parts):
+        for row, batch in batches:
+            _copy_layers(pool[row : row + len(batch)], batch, layers)
+        yield number
 
 
 def wait_for(*tensors: torch.Tensor) -> None:
@@ -130,6 +163,7 @@ def _copy_rectangle(runtime: Any, landed: torch.Tensor, piece: torch.Tensor) -> 
         raise RuntimeError(f"cudaMemcpy2DAsync failed with status {status}")
 
 
+@cache
 def _cuda_runtime() -> Any:
     """The CUDA runtime that torch uses, if it can be called by name."""
     version = (torch.version.cuda or "").split(".")[0]

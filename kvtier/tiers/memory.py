@@ -22,7 +22,7 @@ import torch
 from kvtier.errors import ConfigError, CorruptBlockError, TierClosedError, TierFullError, TierUnavailableError
 from kvtier.hashing import BlockHash, Label
 from kvtier.tiers.base import Arrived, check_blocks, check_layers
-from kvtier.tiers.batches import copy_across, wait_for
+from kvtier.tiers.batches import copy_across, copy_parts, wait_for
 from kvtier.tiers.copying import Striper, copy_rows, touch
 from kvtier.tiers.pages import page_aligned
 
@@ -127,7 +127,10 @@ class MemoryTier:
         check_blocks(self.name, self.block_bytes, keys, blocks, labels)
         with self._writing:
             self._check_open()  # again: close() may have held the lock before us
-            news = {key: i for i, key in reversed(list(enumerate(keys))) if key not in self._slots}
+            news: dict[BlockHash, int] = {}
+            for i, key in enumerate(keys):
+                if key not in self._slots:
+                    news.setdefault(key, i)
             slots = self._take(len(news))
             try:
                 with self._translated():
@@ -136,9 +139,9 @@ class MemoryTier:
                 with self._state:
                     self._free += slots
                 raise
-            with self._state:
-                self._slots.update(zip(news, slots, strict=True))
-                self._labels.update((key, labels[i]) for key, i in news.items())
+            with self._state:  # the tail first, as scan lists them
+                self._slots.update(reversed(list(zip(news, slots, strict=True))))
+                self._labels.update((key, labels[i]) for key, i in reversed(news.items()))
 
     def delete(self, keys: Sequence[BlockHash]) -> int:
         """See ``Tier.delete``."""
@@ -203,8 +206,7 @@ class MemoryTier:
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         with torch.cuda.stream(stream):
             try:
-                for number, layers in enumerate(parts):
-                    copy_across(self._pool, slots, out, out=True, layers=layers)
+                for number in copy_parts(self._pool, slots, out, parts):
                     arrived(number, stream.record_event())
             finally:
                 stream.synchronize()
@@ -251,7 +253,8 @@ class MemoryTier:
                     self.name, f"{count} blocks do not fit: {len(self._free)} of {total} slots are free"
                 )
             self._state.wait_for(lambda: len(self._free) >= count)
-            return [self._free.pop() for _ in range(count)]
+            # In order: what follows each other in a prompt is then copied by one call, see kvtier.tiers.batches.
+            return sorted(self._free.pop() for _ in range(count))
 
     def _check_open(self) -> None:
         if self._closed:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvtier.tiers import batches
-from kvtier.tiers.batches import _holds_words, copy_across, runs, stacked
+from kvtier.tiers.batches import _holds_words, copy_across, copy_parts, runs, stacked
 
 SHAPE = (4, 2, 3, 8, 16)  # layers, K and V, heads, tokens, bytes
 BLOCK = 4 * 2 * 3 * 8 * 16
@@ -79,7 +79,10 @@ def test_a_batched_copy_is_that_of_each_block(rows, scattered, batch, data):
     layers = data.draw(st.none() | st.just(slice(start, start + data.draw(st.integers(1, 4 - start)))))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "BATCH_BYTES", batch * BLOCK)
-        copy_across(pool, rows, views, out=True, layers=layers)
+        if layers is None:
+            copy_across(pool, rows, views, out=True)
+        else:
+            assert list(copy_parts(pool, rows, views, [layers])) == [0]
         back = before.clone()
         copy_across(back, rows, views, out=False)
 
@@ -99,6 +102,19 @@ def test_a_prompts_blocks_in_neighbouring_rows_are_copied_by_one_call(monkeypatc
     monkeypatch.setattr(batches, "_copy", lambda *pair: (made.append(pair), genuine(*pair)))
 
     copy_across(noise(8, BLOCK), range(2, 2 + count), cache_views(count), out=True)
+
+    assert len(made) == calls
+
+
+@pytest.mark.parametrize(("count", "calls"), [(1, 4), (8, 4), (9, 8)])
+def test_layers_of_a_prompts_blocks_are_copied_by_one_call_for_each_part(monkeypatch, count, calls):
+    made, genuine = [], batches._copy
+    monkeypatch.setattr(batches, "BATCH_BYTES", 2 * BLOCK)  # eight blocks' quarters
+    monkeypatch.setattr(batches, "_copy", lambda *pair: (made.append(pair), genuine(*pair)))
+    parts = [slice(layer, layer + 1) for layer in range(SHAPE[0])]
+
+    for number in copy_parts(noise(12, BLOCK), range(2, 2 + count), cache_views(count), parts):
+        assert len(made) == (number + 1) * calls // len(parts), "a part is queued before the next one"
 
     assert len(made) == calls
 

@@ -71,6 +71,17 @@ def tier_of(blocks):
     return MemoryTier("dram", capacity_bytes=blocks * BLOCK, block_bytes=BLOCK)
 
 
+def test_what_is_written_together_lies_in_order():
+    with closing(tier_of(8)) as tier:
+        fill(tier, 1, 2, 3, 4, 5)
+        first = [tier._slots[key] for key in chain(1, 2, 3, 4, 5).keys]
+        tier.delete(chain(4, 1, 3).keys)
+        fill(tier, 6, 7, 8, 9)
+
+        assert first == [0, 1, 2, 3, 4]
+        assert [tier._slots[key] for key in chain(6, 7, 8, 9).keys] == [0, 2, 3, 5]
+
+
 @contextmanager
 def stopped_reader(tier, monkeypatch, number):
     """A reader that has found its block and not copied it; it copies when the body ends. Yields its buffer."""
