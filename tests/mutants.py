@@ -1281,6 +1281,13 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/tiers/layered.py",
+        tests=("tests/tiers/test_disk.py",),
+        mutants=(
+            Mutant("return view[start:stop] if there else None", "return view[start:stop]", "a cut file ends all"),
+        ),
+    ),
+    Group(
         file="kvtier/tiers/gpu_direct.py",
         tests=("tests/tiers/test_gpu_direct.py",),
         mutants=(
@@ -1316,6 +1323,7 @@ GROUPS: tuple[Group, ...] = (
         mutants=(
             Mutant("if record is None:", "if False:", "an unreadable record is an error kvtier does not know"),
             Mutant("header.label != label", "False", "another prompt's block is served"),
+            Mutant("and not self._slabs.reaches(places[i])", "and False", "a cut file ends the process"),
         ),
     ),
     Group(
@@ -1328,6 +1336,8 @@ GROUPS: tuple[Group, ...] = (
             Mutant("block.stride() == head.stride() and ", "", "blocks of other strides are one tensor"),
             Mutant("(run.row + i, block[None])", "(run.row, block[None])", "scattered blocks get each other's bytes"),
             Mutant("layers.stop * layer_bytes", "layers.start * layer_bytes", "no layer is copied"),
+            Mutant("BATCH_BYTES // part_bytes", "BATCH_BYTES // pool.shape[1]", "more calls than there is need of"),
+            Mutant("yield number", "yield 0", "the wrong part is reported"),
         ),
     ),
     Group(

@@ -349,9 +349,15 @@ class LMDBTier:
     def _end(self, volume: Volume, ends: dict[int, CorruptBlockError | None]) -> int:
         """Where a run ends, as ``Tier.read`` says; what did not verify is kept in mind.
 
-        A record that cannot be read is a fault of its place, unless the file's first page cannot be read either.
+        A record that cannot be read is a fault of its place, unless the file was cut or its first page cannot be
+        read either.
+
+        Raises:
+            TierUnavailableError: That is so.
         """
         damaged = [error for error in ends.values() if error is not None]
+        if damaged:
+            volume.look_again()
         if any(error.kind == "unreadable" for error in damaged) and not volume.slabs.answers():
             raise TierUnavailableError(self.name, "the disk answers no read")
         for error in damaged:

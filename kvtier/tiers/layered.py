@@ -49,8 +49,9 @@ class Source:
     def piece(self, record: int, start: int, stop: int, buffer: Bytes) -> Bytes | None:
         """Bytes ``start`` to ``stop`` of a record, where they are or in the buffer; None if they cannot be read."""
         view = self._views[record]
-        if view is not None:
-            return view[start:stop]
+        if view is not None:  # a look through the map at what was cut off the file ends the process
+            there = os.fstat(self._file).st_size >= self._places[record] + stop
+            return view[start:stop] if there else None
         piece = buffer[: stop - start]
         try:
             return piece if os.preadv(self._file, [piece.data], self._places[record] + start) == len(piece) else None

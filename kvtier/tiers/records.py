@@ -22,6 +22,8 @@ from kvtier.tiers.slabs import Slabs
 #: Threads that read records from the page cache: a copy is bound by memory, not by waiting.
 WARM_LANES = min(8, os.cpu_count() or 1)
 
+_UNREADABLE = "its record cannot be read"
+
 
 class Records:
     """The records of one data file.
@@ -67,6 +69,9 @@ class Records:
                 i, at = turns[turn]
                 if i > min(ends, default=len(jobs)):
                     return
+                if not isinstance(jobs[i], Reading) and not self._slabs.reaches(places[i]):
+                    ends[i] = CorruptBlockError(keys[i], _UNREADABLE, "unreadable")
+                    continue
                 try:
                     self._advance(jobs[i], at, keys[i], out[i], None if labels is None else labels[i])
                 except CorruptBlockError as exc:
@@ -104,7 +109,7 @@ class Records:
             try:
                 record = job.record()
                 if record is None:
-                    raise CorruptBlockError(key, "its record cannot be read", "unreadable")
+                    raise CorruptBlockError(key, _UNREADABLE, "unreadable")
                 self._copy_out(key, record, out, label)
             finally:
                 self._slabs.buffers.reclaim(job)

@@ -208,6 +208,10 @@ class Slabs:
             return None
         return self._seen[place:end] if answer.value & 1 else None
 
+    def reaches(self, place: int) -> bool:
+        """Whether the file still holds a record: a look through the map at one that was cut off ends the process."""
+        return os.fstat(self._plain).st_size >= place + self._record_bytes
+
     def job(self, place: int) -> Job:
         """A record in memory, or what it takes to read it from the file: as many requests as it has."""
         seen = self.view(place)

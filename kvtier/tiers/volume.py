@@ -126,8 +126,8 @@ class Volume:
             return f"{self.env.data} was cut to {state.st_size} bytes while it was open"
         return None
 
-    def _look_again(self) -> None:
-        """After something that took long, before the map is touched once more."""
+    def look_again(self) -> None:
+        """Raise TierUnavailableError if the map may not be touched any more, after something that took long."""
         lost = self._lost()
         if lost is not None:
             raise TierUnavailableError(self.name, lost)
@@ -260,7 +260,7 @@ class Volume:
                     return 0
                 taken, number = slots, commit.id
                 self._fill(taken, [(keys[i], blocks[i], labels[i]) for i in news])
-                self._look_again()
+                self.look_again()
                 for slot, i in zip(taken, news, strict=True):
                     commit.add(keys[i], slot, labels[i])
         except BaseException:

@@ -327,6 +327,34 @@ def test_a_record_that_comes_short_is_damaged(path, monkeypatch):
             tier.read(part.keys, [out], part.labels)
 
 
+def whole_read(tier, part, out):
+    return tier.read(part.keys, out, part.labels)
+
+
+def read_by_layers(tier, part, out):
+    return tier.read_parts(part.keys, [block.view(2, -1) for block in out], part.labels, [slice(0, 2)], lambda *_: None)
+
+
+@pytest.mark.parametrize("read", [whole_read, read_by_layers])
+def test_a_file_that_is_cut_while_records_are_copied_from_the_map_does_not_end_the_process(path, monkeypatch, read):
+    view, places = Slabs.view, []
+
+    def view_then_cut(slabs, place):
+        seen = view(slabs, place)
+        assert seen is not None, "through the map"
+        places.append(place)
+        if len(places) == 2:
+            os.truncate(path / "data.mdb", max(places))
+        return seen
+
+    with closing(disk(path, page_cache="keep")) as tier:
+        part, out = put(tier, 1, 2), [torch.zeros(BLOCK, dtype=torch.uint8) for _ in range(2)]
+        monkeypatch.setattr(Slabs, "view", view_then_cut)
+
+        with pytest.raises(TierUnavailableError, match=r"data\.mdb was cut to \d+ bytes while it was open"):
+            read(tier, part, out)
+
+
 def test_close_waits_for_a_reader_that_is_looking_at_the_map(path, monkeypatch):
     tier = disk(path)
     part, out = put(tier, 1), torch.zeros(BLOCK, dtype=torch.uint8)
