@@ -5,8 +5,9 @@ Part of ``kvtier.placement``, which says the rules; like it without I/O, clock o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from kvtier.hashing import BlockHash, Label
@@ -22,6 +23,10 @@ class Move(NamedTuple):
     dst: int | None
     keep: bool = False
     """The source keeps its copy."""
+
+
+make_move: Callable[[tuple[BlockHash, int | None, int | None, bool]], Move] = partial(tuple.__new__, Move)
+"""A move from all of its fields, at half the cost of its constructor: a replay makes half a million."""
 
 
 @dataclass(slots=True)
@@ -95,8 +100,6 @@ class Books:
         self.arranging = [rules.policy if isinstance(rules.policy, Arranging) else None for rules in tiers]
         self.used = [0] * len(self.rules)
         """Places taken, by tier: blocks held, arriving and leaving, and strangers."""
-        self.in_flight: dict[BlockHash, int] = {}
-        """Of blocks with moves in flight: bit t is set while a move brings the block to tier t or takes it away."""
         self.index = index
         self._only = tiers[0].policy if len(tiers) == 1 else None
         if isinstance(self._only, Reconsidering):
@@ -110,11 +113,13 @@ class Books:
 
     def drop(self, node: Node, tier: int) -> Move:
         """Order a victim out; without another copy it is given up now, since its parent may be next."""
-        node.tiers &= ~(1 << tier)
-        self.begin(node, tier)
+        bit = 1 << tier
+        node.tiers &= ~bit
+        node.moves += 1
+        node.changing |= bit
         if not node.tiers:
             self.index.detach(node)
-        return Move(node.key, tier, None)
+        return make_move((node.key, tier, None, False))
 
     @property
     def asks_again(self) -> bool:
@@ -134,23 +139,20 @@ class Books:
         if policy is not None:
             policy.arrange([node.key])
 
-    def begin(self, node: Node, *tiers: int) -> None:
-        """A move that changes what these tiers hold of a block is ordered."""
+    def begin(self, node: Node, tiers: int) -> None:
+        """A move is ordered that changes what tiers hold of a block; bit t stands for tier t."""
         node.moves += 1
-        changing = self.in_flight.get(node.key, 0)
-        for tier in tiers:
-            changing |= 1 << tier
-        self.in_flight[node.key] = changing
+        node.changing |= tiers
 
     def end(self, node: Node) -> None:
         """A move of a block has ended."""
         node.moves -= 1
         if not node.moves:
-            self.in_flight.pop(node.key, None)
+            node.changing = 0
 
     def is_changing(self, node: Node, tier: int) -> bool:
         """Whether a block is on its way into a tier or out of it, or waits for the latter."""
-        return bool((self.in_flight.get(node.key, 0) | node.doomed) >> tier & 1)
+        return bool((node.changing | node.doomed) >> tier & 1)
 
     def drop_stranger(self, tier: int) -> Move | None:
         """Order the oldest stranger out of a tier, if there is one that nothing else concerns."""
@@ -223,5 +225,5 @@ class Books:
         drops = [Move(node.key, tier, None) for tier in range(len(self.rules)) if node.doomed >> tier & 1]
         for drop in drops:
             assert drop.src is not None
-            self.begin(node, drop.src)
+            self.begin(node, 1 << drop.src)
         return drops

@@ -30,9 +30,10 @@ class Node:
     """One block's place in the forest."""
 
     __slots__ = (
-        "_children",
         "above",
         "asleep",
+        "below",
+        "changing",
         "dead",
         "depth",
         "doomed",
@@ -51,8 +52,9 @@ class Node:
         self.depth = label.depth
         self.tokens = label.tokens
         self.parent = parent
-        self._children: Node | dict[Node, None] | None = None
-        """A dict, for its order, only of several: it takes more memory than all the rest, and most have one."""
+        self.below: Node | dict[Node, None] | None = None
+        """Its children. A dict, for its order, only of several: it takes more memory than all the rest, and
+        most have one."""
         self.asleep = 0
         """Children that are not nodes yet; see ``kvtier.resting``."""
         self.tiers = 0
@@ -61,6 +63,8 @@ class Node:
         """Bit t is set while tier t holds bytes to be deleted once ``moves`` is 0."""
         self.moves = 0
         """Moves in flight that concern this block."""
+        self.changing = 0
+        """Bit t is set while a move brings the block to tier t or takes it away."""
         self.leases = 0
         self.dead = False
 
@@ -77,36 +81,36 @@ class Node:
     @property
     def children(self) -> list[Node]:
         """The blocks that come after this one and are nodes, in the order in which they came."""
-        if isinstance(self._children, Node):
-            return [self._children]
-        return list(self._children or ())
+        if isinstance(self.below, Node):
+            return [self.below]
+        return list(self.below or ())
 
     @property
     def num_children(self) -> int:
         """Blocks that come after this one."""
-        several = self._children
+        several = self.below
         return self.asleep + (len(several) if isinstance(several, dict) else several is not None)
 
     @property
     def is_leaf(self) -> bool:
         """No block comes after this one."""
-        return not self._children and not self.asleep
+        return not (self.below or self.asleep)
 
     def adopt(self, child: Node) -> None:
         """Another block comes after this one."""
-        if self._children is None:
-            self._children = child
-        elif isinstance(self._children, Node):
-            self._children = {self._children: None, child: None}
+        if self.below is None:
+            self.below = child
+        elif isinstance(self.below, Node):
+            self.below = {self.below: None, child: None}
         else:
-            self._children[child] = None
+            self.below[child] = None
 
     def disown(self, child: Node) -> None:
         """A block that came after this one is given up."""
-        if isinstance(self._children, dict):
-            del self._children[child]
+        if isinstance(self.below, dict):
+            del self.below[child]
         else:
-            self._children = None
+            self.below = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,13 +202,32 @@ class PrefixIndex:
 
     def add(self, key: BlockHash, label: Label) -> Node:
         """A new node under its parent's, which must be alive unless the block is a first one."""
-        parent = None
-        if label.depth:
-            parent = self[label.parent]
-            assert not parent.dead
-        node = self.nodes[key] = Node(key, label, parent)
-        if parent is not None:
-            parent.adopt(node)
+        return self.extend([key], [label])
+
+    def extend(self, keys: Sequence[BlockHash], labels: Sequence[Label], arriving_in: int = 0) -> Node:
+        """New nodes for a run of a chain, the first as by ``add``, each of the others under the one before it.
+
+        Args:
+            keys: Names, at least one.
+            labels: What they were made from.
+            arriving_in: Bit t is set if a move that brings all of them to tier t is ordered.
+
+        Returns:
+            The last one.
+        """
+        parent = self[labels[0].parent] if labels[0].depth else None
+        assert parent is None or not parent.dead
+        nodes = self.nodes
+        for key, label in zip(keys, labels, strict=True):
+            node = nodes[key] = Node(key, label, parent)
+            if arriving_in:
+                node.moves, node.changing = 1, arriving_in
+            if parent is not None:
+                if parent.below is None:  # adopt, written out: nearly all are the only child
+                    parent.below = node
+                else:
+                    parent.adopt(node)
+            parent = node
         return node
 
     def rest(self, resting: Resting) -> None:
@@ -218,11 +241,15 @@ class PrefixIndex:
         node.dead = True
         parent = node.parent
         if parent is not None:
-            parent.disown(node)
+            if parent.below is node:  # disown, written out: nearly all are the only child
+                parent.below = None
+            else:
+                parent.disown(node)
             node.parent = None
             if self.on_leaf is not None and parent.is_leaf:
                 self.on_leaf(parent)
-        self.sweep_out(node)
+        if not node.moves:
+            self.sweep_out(node)
 
     def sweep_out(self, node: Node) -> None:
         """Remove a dead node from the list once nothing in flight refers to it."""

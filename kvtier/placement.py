@@ -16,7 +16,8 @@ Three rules make a plan:
   of the forest may lose its last copy, so a held block always has its parent;
 * a block on its way down or out is a miss from the moment it is planned; one on its way up
   stays readable where it was until it is readable above, and only then is dropped below;
-* leased blocks and blocks in flight are never victims; the chain being written may sink, so that
+* leased blocks and blocks in flight are never victims, though a block may sink into the room that a copy of its
+  own has left further down; the chain being written may sink, so that
   a prompt longer than a tier spills into the next, but none of it is dropped to make room for
   the rest; a chain being promoted or copied does neither.
 
@@ -26,9 +27,11 @@ the meantime. They are orders like any others.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from itertools import repeat
 
-from kvtier.books import Books, Move, TierRules
+from kvtier.books import Books, Move, TierRules, make_move
 from kvtier.hashing import BlockHash, Chain, Label
 from kvtier.index import Lease, Match, Node, PrefixIndex
 from kvtier.intake import Intake
@@ -37,6 +40,9 @@ from kvtier.policy.base import Expiring
 from kvtier.room import Sweep
 
 __all__ = ["Move", "Placement", "TierRules"]
+
+_Arrivals = defaultdict[int, list[Node]]
+"""Blocks that have come to a tier."""
 
 
 class Placement:
@@ -131,22 +137,40 @@ class Placement:
             demote: Let victims sink. Else room is made by drops alone: copies of what another tier
                 holds first, then leaves of the forest. O(blocks in ``dst``).
         """
-        new: list[Move] = []
-        before = [label.parent for label in chain.labels[:1]]  # of a chain that starts mid-prompt
-        with Sweep(self._books, [*before, *chain.keys, *hold], may_sink=True, demote=demote) as sweep:
-            quiet = self._intake.is_quiet
-            for key, label in zip(chain.keys, chain.labels, strict=True):
-                node = self.index.get(key)
-                if node is None and not quiet and self._intake.claim(key, label):
-                    continue
-                if node is None:
-                    if not self._books.parent_alive(label) or not sweep.reserve(dst):
+        keys, labels, new = chain.keys, chain.labels, list[Move]()
+        before = [label.parent for label in labels[:1]]  # of a chain that starts mid-prompt
+        with Sweep(self._books, [*before, *keys, *hold], may_sink=True, demote=demote) as sweep:
+            quiet, at = self._intake.is_quiet, 0
+            while at < len(keys):
+                node = self.index.get(keys[at])
+                if node is None and not quiet and self._intake.claim(keys[at], labels[at]):
+                    at += 1
+                elif node is None:
+                    if not self._books.parent_alive(labels[at]):
                         break
-                    self._books.begin(self.index.add(key, label), dst)
-                    new.append(Move(key, None, dst))
+                    wanted = self._fresh_run(chain, at) if quiet else 1
+                    count = sweep.reserve_many(dst, wanted)
+                    if count:
+                        self.index.extend(keys[at : at + count], labels[at : at + count], 1 << dst)
+                        new += map(make_move, zip(keys[at : at + count], repeat(None), repeat(dst), repeat(False)))
+                    if count < wanted:
+                        break
+                    at += count
                 elif node.dead:
                     break
+                else:
+                    at += 1
         return sweep.orders() + new
+
+    def _fresh_run(self, chain: Chain, at: int) -> int:
+        """How many blocks of a chain from a number on are not listed at all, each the parent of the next."""
+        keys, labels, awake, resting = chain.keys, chain.labels, self.index.nodes, self.index.resting
+        end = at + 1
+        while end < len(keys) and keys[end] not in awake and labels[end].parent == keys[end - 1]:
+            if resting is not None and resting.find(keys[end]) >= 0:
+                break
+            end += 1
+        return end - at
 
     def plan_promote(self, keys: Sequence[BlockHash], dst: int = 0) -> list[Move]:
         """Orders to copy the leading run of ``keys`` up to ``dst``, as far as room can be made.
@@ -164,8 +188,8 @@ class Placement:
                 src = node.fastest
                 if not self.index.readable >> src & 1 or not sweep.reserve(dst):
                     break
-                self._books.begin(node, dst)
-                up.append(Move(key, src, dst, keep=True))
+                self._books.begin(node, 1 << dst)
+                up.append(make_move((key, src, dst, True)))
         return sweep.orders() + up
 
     def plan_copy_down(self, keys: Sequence[BlockHash] | None = None) -> list[Move]:
@@ -189,7 +213,7 @@ class Placement:
                     continue
                 if not sweep.reserve(last):
                     break
-                self._books.begin(node, last)
+                self._books.begin(node, 1 << last)
                 down.append(Move(key, node.fastest, last, keep=True))
         return sweep.orders() + down
 
@@ -216,35 +240,57 @@ class Placement:
 
     def commit(self, moves: Iterable[Move]) -> list[Move]:
         """Record moves that were carried out; returns follow-up drops."""
-        follow: list[Move] = []
-        arrived: dict[int, list[Node]] = {}
-        sunk: dict[int, list[Node]] = {}
-        nodes, quiet = self.index.nodes, self._intake.is_quiet
-        for move in moves:
-            key, src, dst, keep = move
-            node = nodes[key]  # awake, since it has a move
-            self._books.end(node)
-            if src is not None and not keep:
-                self._intake.left(node, src)
-            if dst is not None:
-                if not (quiet or self._intake.arrived(node, dst)) or node.dead:
-                    node.doomed |= 1 << dst
-                else:
-                    node.tiers |= 1 << dst
-                    where = sunk if src is not None and src < dst and not keep else arrived
-                    where.setdefault(dst, []).append(node)
-                    if not quiet:
-                        self._intake.adopt(key)
-                    if src is not None and dst < src:
-                        self._drop_below(node, src)
-            if quiet and not node.doomed and (node.tiers or node.dead):
-                self.index.sweep_out(node)  # nothing else can follow
-            else:
-                follow += self._end(node)
+        arrived, sunk = _Arrivals(list), _Arrivals(list)
+        report = self._commit_quietly if self._intake.is_quiet else self._commit_and_hear
+        follow = report(moves, arrived, sunk)
         for tier, victims in sunk.items():  # they come worst first, not head first
             self._insert(tier, reversed(victims))
         for tier, others in arrived.items():
             self._insert(tier, others)
+        return follow
+
+    def _commit_quietly(self, moves: Iterable[Move], arrived: _Arrivals, sunk: _Arrivals) -> list[Move]:
+        """``commit`` where there is nothing of others to think of. Calls are written out: replays live here."""
+        nodes, used, follow = self.index.nodes, self._used, list[Move]()
+        for key, src, dst, keep in moves:
+            node = nodes[key]  # awake, since it has a move
+            node.moves -= 1
+            if not node.moves:
+                node.changing = 0
+            if src is not None and not keep:
+                used[src] -= 1
+                node.doomed &= ~(1 << src)
+            if dst is not None and node.dead:
+                node.doomed |= 1 << dst
+            elif dst is not None:
+                node.tiers |= 1 << dst
+                (sunk if src is not None and src < dst and not keep else arrived)[dst].append(node)
+                if src is not None and dst < src:
+                    self._drop_below(node, src)
+            if node.dead and not (node.moves or node.doomed):
+                del nodes[key]
+            elif node.doomed or not node.tiers:
+                follow += self._end(node)
+        return follow
+
+    def _commit_and_hear(self, moves: Iterable[Move], arrived: _Arrivals, sunk: _Arrivals) -> list[Move]:
+        """``commit`` where others may have moved the same blocks, or left some that wait for these."""
+        intake, follow = self._intake, list[Move]()
+        for key, src, dst, keep in moves:
+            node = self.index.nodes[key]
+            self._books.end(node)
+            if src is not None and not keep:
+                intake.left(node, src)
+            if dst is not None:
+                if not intake.arrived(node, dst) or node.dead:
+                    node.doomed |= 1 << dst
+                else:
+                    node.tiers |= 1 << dst
+                    (sunk if src is not None and src < dst and not keep else arrived)[dst].append(node)
+                    intake.adopt(key)
+                    if src is not None and dst < src:
+                        self._drop_below(node, src)
+            follow += self._end(node)
         return follow
 
     def abort(self, moves: Iterable[Move]) -> list[Move]:

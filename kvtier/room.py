@@ -6,13 +6,14 @@ Part of ``kvtier.placement``, which says the rules; like it without I/O, clock o
 from __future__ import annotations
 
 from collections.abc import Collection, Generator
-from contextlib import ExitStack, closing
-from functools import partial
+from contextlib import closing
+from itertools import islice
 from typing import Self
 
-from kvtier.books import Books, Move
+from kvtier.books import Books, Move, make_move
 from kvtier.hashing import BlockHash
 from kvtier.index import Node
+from kvtier.policy.base import Evictable, EvictionPolicy
 
 
 class Sweep:
@@ -30,25 +31,29 @@ class Sweep:
         self, books: Books, protected: Collection[BlockHash], *, may_sink: bool = False, demote: bool = True
     ) -> None:
         self._books = books
+        self._nodes = books.index.nodes
+        self._last = len(books.rules) - 1
         self._protected = protected
         self._may_sink = may_sink
         self._demote = demote
-        self._drops: list[list[Move]] = [[] for _ in books.rules]
-        self._copies: list[list[Move]] = [[] for _ in books.rules]
-        self._spare = [0] * len(books.rules)
+        num_tiers = len(books.rules)
+        self._drops: list[list[Move]] = [[] for _ in range(num_tiers)]
+        self._copies: list[list[Move]] = [[] for _ in range(num_tiers)]
+        self._spare = [0] * num_tiers
         """Places set aside for victims of the tier above and not used yet."""
-        self._sinks = [False] * len(books.rules)
+        self._sinks = [False] * num_tiers
         """Whether the block that may leave a tier is worth a place below, as decided last."""
-        self._victims: list[Generator[BlockHash] | None] = [None] * len(books.rules)
+        self._victims: list[Generator[BlockHash] | None] = [None] * num_tiers
         self._fallen: list[Node] = []
         """Blocks that fall back on a copy further down."""
-        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        for victims in self._victims:
+            if victims is not None:
+                victims.close()
         for node in self._fallen:  # now: the policy below may have been in the midst of a sweep
             self._books.come_down(node)
         for tier, unused in enumerate(self._spare):
@@ -61,24 +66,41 @@ class Sweep:
 
     def reserve(self, tier: int) -> bool:
         """Take one place in a tier, evicting a block if it is full; False if none may leave."""
-        books = self._books
-        if not books.rules[tier].takes:
+        used, rules = self._books.used, self._books.rules[tier]
+        if not rules.takes:
             return False
-        if books.used[tier] < books.rules[tier].capacity_blocks:
-            books.used[tier] += 1
+        if used[tier] < rules.capacity_blocks:
+            used[tier] += 1
             return True
+        return self._evict(tier, 1) == 1
+
+    def reserve_many(self, tier: int, count: int) -> int:
+        """Take so many places in a tier, evicting blocks once it is full; how many were to be had."""
+        books, rules = self._books, self._books.rules[tier]
+        if not rules.takes:
+            return 0
+        free = min(count, max(0, rules.capacity_blocks - books.used[tier]))
+        books.used[tier] += free
+        return free + self._evict(tier, count - free) if free < count else count
+
+    def _evict(self, tier: int, count: int) -> int:
+        """Send blocks out of a full tier and take their places: each is freed by its commit, ours starts now."""
+        books, nodes, evicted = self._books, self._nodes, 0
         victims = self._victims[tier]
         if victims is None:
-            victims = self._victims[tier] = self._stack.enter_context(closing(self._leavers(tier)))
-        victim = next(victims, None)
-        if victim is not None:
-            self._send_off(books.index.nodes[victim], tier)  # awake, since it was asked about
-        elif (order := books.drop_stranger(tier)) is not None:
+            victims = self._victims[tier] = self._leavers(tier)
+        for victim in islice(victims, count):
+            node = nodes[victim]  # awake, since it was asked about
+            if self._sinks[tier]:
+                self._send_off(node, tier)
+            else:
+                self._drop(node, tier)
+            evicted += 1
+        while evicted < count and (order := books.drop_stranger(tier)) is not None:
             self._drops[tier].append(order)
-        else:
-            return False
-        books.used[tier] += 1  # the victim's place is freed by its commit, ours starts now
-        return True
+            evicted += 1
+        books.used[tier] += evicted
+        return evicted
 
     def send_away(self, node: Node, tier: int) -> bool:
         """Order a block out of a tier whether it is a leaf or not; False if no other tier has it or takes it.
@@ -93,44 +115,54 @@ class Sweep:
 
     def _leavers(self, tier: int) -> Generator[BlockHash]:
         """Who leaves a tier, in this order."""
-        protected = self._protected = set(self._protected)
-        passes = [self._may_leave] if self._demote else [self._lies_elsewhere, self._may_leave]
-        for may_leave in passes:
-            with closing(self._books.rules[tier].policy.evict(partial(may_leave, tier, protected))) as victims:
+        self._protected = set(self._protected)
+        policy, may_leave = self._books.rules[tier].policy, self._asked(tier, self._protected)
+        return policy.evict(may_leave) if self._demote else self._copies_first(tier, policy, may_leave)
+
+    def _copies_first(self, tier: int, policy: EvictionPolicy, may_leave: Evictable) -> Generator[BlockHash]:
+        """Who leaves a tier if nobody sinks: what lies elsewhere too, then what nothing hangs on."""
+        index = self._books.index
+
+        def lies_elsewhere(key: BlockHash) -> bool:
+            return bool(index[key].tiers & ~(1 << tier) and may_leave(key))
+
+        for evictable in (lies_elsewhere, may_leave):
+            with closing(policy.evict(evictable)) as victims:
                 yield from victims
 
-    def _may_leave(self, tier: int, protected: set[BlockHash], key: BlockHash) -> bool | None:
-        index = self._books.index
-        node = index.nodes.get(key) or index[key]
-        if node.leases or node.moves or (key in protected and not self._may_sink):
-            return False
-        if self._lies_near(node, tier) or self._would_sink(key, tier) or node.tiers & ~(1 << tier):
-            return True
-        if not node.is_leaf and self._books.asks_again:
-            return None
-        return node.is_leaf and key not in protected
+    def _asked(self, tier: int, protected: set[BlockHash]) -> Evictable:
+        """What a policy asks of each block. A function of its own: most of a replay's time goes by in here."""
+        index, awake, may_sink, asks_again = self._books.index, self._nodes.get, self._may_sink, self._books.asks_again
+        bit, near, is_last = 1 << tier, (4 << tier) - 1, tier == self._last
 
-    def _lies_elsewhere(self, tier: int, protected: set[BlockHash], key: BlockHash) -> bool | None:
-        return bool(self._books.index[key].tiers & ~(1 << tier)) and self._may_leave(tier, protected, key)
+        def may_leave(key: BlockHash) -> bool | None:
+            node = awake(key) or index[key]
+            if node.leases or node.moves or (not may_sink and key in protected):
+                return False
+            others = node.tiers & ~bit
+            if others & near or (not is_last and self._would_sink(key, tier)) or others:
+                return True
+            if node.below or node.asleep:
+                return None if asks_again else False
+            return key not in protected
+
+        return may_leave
 
     def _lies_near(self, node: Node, tier: int) -> bool:
         """Whether a block of a tier lies in a faster one too, or in the next: its copy here is worth little."""
-        return bool(node.tiers & (4 << tier) - 1 & ~(1 << tier))
+        return bool(node.tiers & ~(1 << tier) & (4 << tier) - 1)
 
     def _would_sink(self, key: BlockHash, tier: int) -> bool:
         """Whether a block is worth a place below, and there is one; it is then set aside.
 
         In this order, or somebody would have to leave for a block that does not come.
         """
-        if tier + 1 == len(self._sinks):
+        if tier == self._last:
             return False
-        self._sinks[tier] = self._demote and self._is_worth(key, tier + 1) and self._room_below(tier)
+        admission = self._books.rules[tier + 1].admission
+        worth = self._demote and (admission is None or admission.admit([key]) > 0)
+        self._sinks[tier] = worth and self._room_below(tier)
         return self._sinks[tier]
-
-    def _is_worth(self, key: BlockHash, tier: int) -> bool:
-        """Whether a tier's admission lets a block in."""
-        admission = self._books.rules[tier].admission
-        return admission is None or admission.admit([key]) > 0
 
     def _room_below(self, tier: int) -> bool:
         """One place in the next tier is set aside for a victim of this one, if there can be one."""
@@ -141,12 +173,15 @@ class Sweep:
 
     def _send_off(self, node: Node, tier: int) -> None:
         """Order a block out of a tier: dropped if its copy here is worth little, or if it was found not to sink."""
-        if self._lies_near(node, tier) or not self._sinks[tier]:
-            self._drops[tier].append(self._books.drop(node, tier))
-            if node.tiers and node.fastest > tier:
-                self._fallen.append(node)
+        if not self._sinks[tier] or self._lies_near(node, tier):
+            self._drop(node, tier)
             return
         self._spare[tier + 1] -= 1
         node.tiers &= ~(1 << tier)
-        self._books.begin(node, tier, tier + 1)
-        self._copies[tier].append(Move(node.key, tier, tier + 1))
+        self._books.begin(node, 3 << tier)
+        self._copies[tier].append(make_move((node.key, tier, tier + 1, False)))
+
+    def _drop(self, node: Node, tier: int) -> None:
+        self._drops[tier].append(self._books.drop(node, tier))
+        if node.tiers and node.fastest > tier:
+            self._fallen.append(node)

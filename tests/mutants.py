@@ -372,8 +372,8 @@ GROUPS: tuple[Group, ...] = (
         ),
         mutants=(
             Mutant(
-                "for key in reversed(keys):\n            self._order",
-                "for key in keys:\n            self._order",
+                "for key in reversed(keys):\n            order[key] = None",
+                "for key in keys:\n            order[key] = None",
                 "heads leave before tails",
             ),
             Mutant(
@@ -964,7 +964,7 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("keys[: len(tiers)]", "keys", "a match that is longer than what is held"),
             Mutant("parent.adopt(node)", "pass", "every block is a leaf"),
-            Mutant("assert not parent.dead", "pass", "a block under a dead parent"),
+            Mutant("assert parent is None or not parent.dead", "pass", "a block under a dead parent"),
             Mutant("parent.disown(node)", "pass", "a parent never becomes a leaf again"),
             Mutant("node.dead = True", "pass", "what was given up is still there"),
             Mutant("if node.dead and node.moves == 0 and", "if node.dead and", "a late move hits a new block"),
@@ -975,10 +975,10 @@ GROUPS: tuple[Group, ...] = (
             Mutant("self.leases.discard(lease)", "pass", "a released lease is reported as leaked"),
             Mutant("lease.deadline <= now", "lease.deadline < now", "a lease outlives its deadline"),
             Mutant("self.nodes.values() if not node.dead", "self.nodes.values()", "the dead among the living"),
-            Mutant("{self._children: None, child: None}", "{child: None}", "a second child hides the first"),
-            Mutant("self._children[child] = None", "pass", "a third child is nobody's"),
-            Mutant("del self._children[child]", "pass", "a parent of several never becomes a leaf again"),
-            Mutant("not self._children and not self.asleep", "not self._children", "a parent leaves under sleepers"),
+            Mutant("{self.below: None, child: None}", "{child: None}", "a second child hides the first"),
+            Mutant("self.below[child] = None", "pass", "a third child is nobody's"),
+            Mutant("del self.below[child]", "pass", "a parent of several never becomes a leaf again"),
+            Mutant("not (self.below or self.asleep)", "not self.below", "a parent leaves under sleepers"),
             Mutant("node.asleep = num_children", "pass", "children asleep are not counted"),
             Mutant("node.parent.asleep -= 1", "pass", "a parent of one that woke never becomes a leaf"),
             Mutant("node.tiers = 1 << resting.tier", "node.tiers = 1", "a block wakes in another tier"),
@@ -1018,8 +1018,8 @@ GROUPS: tuple[Group, ...] = (
             "tests/test_intake_machine.py",
         ),
         mutants=(
-            Mutant("[*before, *chain.keys, *hold]", "[*chain.keys, *hold]", "a chain evicts the parent it hangs on"),
-            Mutant("*chain.keys, *hold]", "*chain.keys]", "the rest of the prompt makes room for its middle"),
+            Mutant("[*before, *keys, *hold]", "[*keys, *hold]", "a chain evicts the parent it hangs on"),
+            Mutant("*keys, *hold]", "*keys]", "the rest of the prompt makes room for its middle"),
             Mutant(
                 "self._books.begin(self.index.add(key, label), dst)",
                 "self.index.add(key, label)",

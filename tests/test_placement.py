@@ -53,6 +53,16 @@ def test_the_deepest_tier_makes_room_first():
     assert show(write(placement, "d")) == ["a:2>-", "b:1>2", "c:0>1", "d:->0"]
 
 
+def test_a_victims_own_copy_may_leave_so_that_it_can_sink_and_nothing_is_lost():
+    placement = make(2, 1, 1)
+    put(placement, "c", dst=1)
+    put(placement, "a")
+    put(placement, "b")
+    carry_out(placement, placement.plan_copy_down(keys("a")))
+
+    assert show(write(placement, "d")) == ["a:2>-", "c:1>2", "a:0>1", "d:->0"]
+
+
 def test_in_one_tier_drops_come_before_copies():
     placement = make(2, 2, durable=[1])
     put(placement, "b")

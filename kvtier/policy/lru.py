@@ -36,8 +36,9 @@ class LRU:
         if isinstance(keys, Roll) and not len(self):
             self._shelf = _Shelf(keys)
             return
+        order = self._order
         for key in reversed(keys):
-            self._order[key] = None
+            order[key] = None
 
     def touch(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.touch``."""
@@ -62,6 +63,11 @@ class LRU:
 
     def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``."""
+        if self._passed or self._shelf is not None:
+            return self._evict_old_first(evictable)
+        return sweep(self._order, evictable)
+
+    def _evict_old_first(self, evictable: Evictable) -> Generator[BlockHash]:
         yield from sweep(self._passed, evictable)
         while self._shelf is not None and (key := self._shelf.pop()) is not None:
             if evictable(key):

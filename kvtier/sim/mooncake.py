@@ -65,7 +65,8 @@ def read(source: Iterable[Line], block_tokens: int, skipped: Skipped) -> Iterato
         if request.time_s < now_s:
             raise TraceError(f"{where}: time runs backwards, from {now_s:g} s to {request.time_s:g} s; sort the file")
         now_s = request.time_s
-        yield request._replace(blocks=forest.numbered(request.blocks, where))
+        time_s, ids, input_tokens, output_tokens, session = request
+        yield Request(time_s, forest.numbered(ids, where), input_tokens, output_tokens, session)
 
 
 def _request(record: Mapping[str, Any], block_tokens: int) -> Request:
@@ -99,11 +100,12 @@ class Forest:
         """
         numbers, before = self._numbers, self._before
         found: list[int] = []
-        last = -1
+        last, count = -1, len(before)
         for each in ids:
-            number = numbers.setdefault(each, len(before))
-            if number == len(before):
+            number = numbers.setdefault(each, count)
+            if number == count:
                 before.append(last)
+                count += 1
             elif before[number] != last:
                 raise TraceError(
                     f"{where}: id {each} at depth {len(found)} follows another block than before; "

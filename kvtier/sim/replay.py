@@ -13,9 +13,9 @@ hashed and compared.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import cast
 
@@ -34,6 +34,9 @@ from kvtier.sim.trace import Request, Trace
 
 _ROOT = cast("BlockHash", -1)
 """The parent of every first block."""
+
+_LABEL: Callable[[tuple[BlockHash, int, bytes]], Label] = partial(tuple.__new__, Label)
+"""A label from its fields, at half the cost of its constructor."""
 
 Served = tuple[Request, Match]
 
@@ -111,8 +114,8 @@ class Replay:
             tally.block_hits += num_hits + self._held_behind(keys, num_hits)
             tally.input_tokens += request.input_tokens
             tally.token_hits += min(num_hits * tokens, request.input_tokens)
-            for tier, count in Counter(match.tiers).items():
-                tally.tiers[tier].hits += count
+            for number, tier in enumerate(tally.tiers):
+                tier.hits += match.tiers.count(number)
             yield request, match
             self._store(keys, match)
         tally.finish()
@@ -128,7 +131,7 @@ class Replay:
             return
         new = keys[num_hits:]
         parents = keys[num_hits - 1 : -1] if num_hits else [_ROOT, *keys[:-1]]
-        labels = list(map(Label, parents, range(num_hits, len(keys)), repeat(b"")))
+        labels = list(map(_LABEL, zip(parents, range(num_hits, len(keys)), repeat(b""))))
         self._write(placement.worth_writing(Chain(new, labels)))
         placement.arrange(keys)
 
@@ -159,18 +162,13 @@ class Replay:
                     tier.lost += 1
             self._report(moves)
 
-    def _carry(self, moves: Sequence[Move]) -> None:
-        """Count the victims among the orders of a plan, and report all of them as done."""
-        nodes = self._index.nodes
-        for key, src, dst, keep in moves:
-            if src is not None and not keep:
-                tier = self.tally.tiers[src]
-                tier.evicted += 1
-                if dst is None and nodes[key].dead:
-                    tier.lost += 1
-        self._report(moves)
+    def _carry(self, moves: list[Move]) -> None:
+        """Count the orders of a plan, and report all of them as done."""
+        self.tally.ordered(moves, self._index.nodes)
+        self._report(self.placement.commit(moves))
 
-    def _report(self, moves: Sequence[Move]) -> None:
+    def _report(self, moves: list[Move]) -> None:
+        """Carry out what follows from a plan."""
         while moves:
             self.tally.moved(moves)
             moves = self.placement.commit(moves)

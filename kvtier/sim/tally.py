@@ -11,15 +11,13 @@ requests; both are counted, and a difference would be a bug.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from operator import itemgetter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kvtier.books import Move
-
-_WAY = itemgetter(1, 2, 3)
+from kvtier.hashing import BlockHash
+from kvtier.index import Node
 
 
 @dataclass(slots=True)
@@ -56,20 +54,35 @@ class Tally:
     prefix_hits: int = 0
     input_tokens: int = 0
     token_hits: int = 0
-    ways: Counter[tuple[int | None, int | None, bool]] = field(default_factory=Counter)
-    """Moves by source, destination and whether the source kept its copy."""
 
     def moved(self, moves: Iterable[Move]) -> None:
-        """Count moves that were carried out."""
-        self.ways.update(map(_WAY, moves))
+        """Count what was written and read for moves that were carried out."""
+        tiers = self.tiers
+        for _, src, dst, _ in moves:
+            if dst is not None:
+                tiers[dst].written += 1
+                if src is not None:
+                    tiers[src].read += 1
+
+    def ordered(self, moves: Iterable[Move], nodes: Mapping[BlockHash, Node]) -> None:
+        """Count the victims among the orders of a plan as well."""
+        tiers = self.tiers
+        for key, src, dst, keep in moves:
+            if src is None:
+                assert dst is not None
+                tiers[dst].written += 1
+            elif dst is None:
+                tiers[src].evicted += 1
+                if nodes[key].dead:
+                    tiers[src].lost += 1
+            else:
+                tiers[dst].written += 1
+                tiers[src].read += 1
+                if not keep:
+                    tiers[src].evicted += 1
 
     def finish(self) -> None:
-        """Work out reads and writes by tier from the moves."""
-        for (src, dst, _), count in self.ways.items():
-            if dst is not None:
-                self.tiers[dst].written += count
-                if src is not None:
-                    self.tiers[src].read += count
+        """Count hits as reads."""
         for tier in self.tiers:
             tier.read += tier.hits
 

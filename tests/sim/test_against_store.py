@@ -11,7 +11,7 @@ from itertools import islice
 import pytest
 import torch
 from forests import random_prompts
-from sim.traces import published
+from sim.traces import published, watched
 from store_helpers import BLOCK, NAMESPACE, PATIENT, SPEC, blank, counters, disk_tier, memory, settle
 
 from kvtier.policy.registry import POLICIES
@@ -79,15 +79,15 @@ def replayed(store, shape, prompts, *, policy="lru", admission="all", **options)
         TierSettings(name=name, capacity_blocks=blocks, policy=policy, admission=admission)
         for name, blocks, policy, admission in zip(names, capacities, policies, admissions, strict=True)
     ]
-    replay = Replay(Prompts(prompts), Settings(tiers=tiers, **options))
+    replay, ways = watched(Replay(Prompts(prompts), Settings(tiers=tiers, **options)))
     hits = [tuple(names[tier] for tier in match.tiers) for _, match in replay.serve()]
-    return hits, replay
+    return hits, replay, ways
 
 
-def counted(replay):
+def counted(ways, last):
     """A replay's moves under the names of a store's counters."""
-    last, found = len(replay.settings.tiers) - 1, dict.fromkeys(MOVES, 0)
-    for (src, dst, keep), count in replay.tally.ways.items():
+    found = dict.fromkeys(MOVES, 0)
+    for (src, dst, keep), count in ways.items():
         if src is None:
             found["new_blocks"] += count
         elif dst is None:
@@ -107,10 +107,10 @@ def compare(path, shape, prompts, *, write="on_eviction", **ruling):
     with store_over(path, shape, write=write, **ruling) as store:
         hits, ids = served(store, prompts)
         said, held = counters(store), [{ids[key] for key, _ in tier.scan()} for tier in store.tiers]
-        expected, replay = replayed(store, shape, prompts, write=write, **ruling)
+        expected, replay, ways = replayed(store, shape, prompts, write=write, **ruling)
 
     assert hits == expected
-    assert {name: said[name] for name in MOVES} == counted(replay)
+    assert {name: said[name] for name in MOVES} == counted(ways, len(replay.settings.tiers) - 1)
     assert {name: said.get(f"hit_blocks.{name}", 0) for name in shape.split()} == {
         name: tier.hits for name, tier in zip(shape.split(), replay.tally.tiers, strict=True)
     }
@@ -181,7 +181,7 @@ def test_without_promotion_a_store_and_a_replay_count_the_same(tmp_path):
     prompts = mixed(6, 25)
     with store_over(tmp_path, "device host disk", promote=False) as store:
         hits, _ = served(store, prompts)
-        expected, replay = replayed(store, "device host disk", prompts, promote=False)
+        expected, replay, _ = replayed(store, "device host disk", prompts, promote=False)
 
     assert hits == expected
     assert sum(tier.hits for tier in replay.tally.tiers[1:]) > 0

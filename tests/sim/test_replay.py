@@ -10,6 +10,7 @@ import pytest
 from forests import best_hits, random_prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sim.traces import watched
 
 from kvtier.errors import ConfigError
 from kvtier.policy.registry import POLICIES
@@ -45,10 +46,16 @@ class Prompts:
 
 def replay(prompts, *tiers, times=None, tokens=None, **options):
     """A replay that has been run; each tier as on the command line."""
-    made = Replay(Prompts(prompts, times, tokens), Settings(tiers=[parse_tier(text) for text in tiers], **options))
+    return run(prompts, *tiers, times=times, tokens=tokens, **options)[0]
+
+
+def run(prompts, *tiers, times=None, tokens=None, **options):
+    """The same, and its moves; see ``watched``."""
+    settings = Settings(tiers=[parse_tier(text) for text in tiers], **options)
+    made, ways = watched(Replay(Prompts(prompts, times, tokens), settings))
     made.run()
     made.placement.check()
-    return made
+    return made, ways
 
 
 def rows(made):
@@ -331,18 +338,20 @@ def test_the_counters_balance(setup, seed):
     tiers, options = setup
     prompts = random_prompts(seed, max_blocks=20, max_requests=25)
 
-    made = replay(prompts, *tiers, **options)
+    made, ways = run(prompts, *tiers, **options)
 
     tally, nodes = made.tally, made.placement.index.nodes.values()
     assert tally.block_hits == tally.prefix_hits == sum(tier.hits for tier in tally.tiers)
     assert tally.references == sum(map(len, prompts))
-    new = sum(count for (src, _, _), count in tally.ways.items() if src is None)
+    new = sum(count for (src, _, _), count in ways.items() if src is None)
     assert new == len(nodes) + sum(tier.lost for tier in tally.tiers), "what was new is held or lost"
     for number, tier in enumerate(tally.tiers):
         held = sum(node.tiers >> number & 1 for node in nodes)
-        gone = sum(count for (src, _, keep), count in tally.ways.items() if src == number and not keep)
+        gone = sum(count for (src, _, keep), count in ways.items() if src == number and not keep)
         assert made.placement.used_blocks(number) == held <= made.settings.tiers[number].capacity_blocks
-        assert tier.written == held + gone
+        assert tier.written == held + gone == sum(count for (_, dst, _), count in ways.items() if dst == number)
+        moved = sum(count for (src, dst, _), count in ways.items() if src == number and dst is not None)
+        assert tier.read == tier.hits + moved
         assert tier.evicted + tier.expired <= gone
         assert tier.lost <= tier.evicted + tier.expired
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,18 @@ def published(name):
         if place and (Path(place) / name).exists():
             return Path(place) / name
     pytest.skip(f"{name} is in neither KVTIER_TRACES nor shared/traces beside the repository")
+
+
+def watched(replay):
+    """A replay, and its moves by source, destination and whether the source kept its copy, counted as it runs."""
+    ways, commit = Counter(), replay.placement.commit
+
+    def count_and_commit(moves):
+        ways.update((move.src, move.dst, move.keep) for move in moves)
+        return commit(moves)
+
+    replay.placement.commit = count_and_commit
+    return replay, ways
 
 
 def file_of(directory, *lines, name="trace.jsonl", packed=False):
