@@ -1020,11 +1020,13 @@ GROUPS: tuple[Group, ...] = (
         mutants=(
             Mutant("[*before, *keys, *hold]", "[*keys, *hold]", "a chain evicts the parent it hangs on"),
             Mutant("*keys, *hold]", "*keys]", "the rest of the prompt makes room for its middle"),
+            Mutant("labels[at : at + count], 1 << dst)", "labels[at : at + count])", "an arrival nobody expects"),
+            Mutant("labels[end].parent == keys[end - 1]", "True", "a run that is none"),
             Mutant(
-                "self._books.begin(self.index.add(key, label), dst)",
-                "self.index.add(key, label)",
-                "an arrival nobody expects",
+                "self._fresh_run(chain, at) if quiet else 1", "self._fresh_run(chain, at)", "a stranger is overlooked"
             ),
+            Mutant("if count < wanted:", "if False:", "a block behind one that found no place"),
+            Mutant("resting.find(keys[end]) >= 0:", "False:", "a block that is asleep is written again"),
             Mutant("sweep.orders() + new", "new + sweep.orders()", "a place is used before it is free"),
             Mutant("sweep.orders() + up", "up + sweep.orders()", "a place is used before it is free"),
             Mutant("sweep.orders() + down", "down + sweep.orders()", "a place is used before it is free"),
@@ -1043,12 +1045,28 @@ GROUPS: tuple[Group, ...] = (
             Mutant("node.tiers >> last & 1 or node.moves", "node.tiers >> last & 1", "two moves of one block at once"),
             Mutant("for rules in self._rules:", "for rules in self._rules[:1]:", "a hit counts in one tier only"),
             Mutant(
-                "sunk if src is not None and src < dst and not keep else arrived",
-                "arrived",
+                "(sunk if src is not None and src < dst and not keep else arrived)"
+                "[dst].append(node)\n                if",
+                "arrived[dst].append(node)\n                if",
                 "sunk heads leave before sunk tails",
             ),
+            Mutant(
+                "(sunk if src is not None and src < dst and not keep else arrived)"
+                "[dst].append(node)\n                    in",
+                "arrived[dst].append(node)\n                    in",
+                "likewise, where others move blocks",
+            ),
             Mutant("for node in nodes if node.tiers >> tier & 1", "for node in nodes", "a policy orders the dead"),
-            Mutant("self._drop_below(node, src)", "pass", "a promoted block stays below for ever"),
+            Mutant(
+                "                    self._drop_below(node, src)\n            if node.dead",
+                "                    pass\n            if node.dead",
+                "a promoted block stays below for ever",
+            ),
+            Mutant(
+                "self._drop_below(node, src)\n            follow",
+                "pass\n            follow",
+                "likewise, where others move blocks",
+            ),
             Mutant("not self._rules[src].durable and ", "", "a disk block is deleted when it is used"),
             Mutant("self._used[move.dst] -= 1", "pass", "a failed arrival keeps its place"),
             Mutant(
@@ -1063,14 +1081,14 @@ GROUPS: tuple[Group, ...] = (
             Mutant("*hold], may_sink=True", "*hold], may_sink=False", "a prompt ends where the fastest tier does"),
             Mutant("demote=demote) as sweep", "demote=True) as sweep", "victims sink though told not to"),
             Mutant("max(0, self._rules[tier].capacity_blocks", "max(-9, self._rules[tier].capacity_blocks", "a debt"),
-            Mutant("if not self._books.parent_alive(label) or not sweep", "if not sweep", "a block without its parent"),
+            Mutant("if not self._books.parent_alive(labels[at]):", "if False:", "a block without its parent"),
             Mutant(
-                "if node is None:\n                    if not self._books",
-                "if node is None or node.dead:\n                    if not self._books",
+                "elif node is None:\n                    if not self._books",
+                "elif node is None or node.dead:\n                    if not self._books",
                 "a late move hits the new block",
             ),
             Mutant(
-                "if node is None and not quiet and self._intake.claim(key, label):",
+                "if node is None and not quiet and self._intake.claim(keys[at], labels[at]):",
                 "if False:",
                 "what another process stored is stored again",
             ),
@@ -1080,25 +1098,32 @@ GROUPS: tuple[Group, ...] = (
                 "children before parents",
             ),
             Mutant(
-                " and not keep:\n                self._intake.left(node, src)",
-                ":\n                self._intake.left(node, src)",
+                " and not keep:\n                intake.left(node, src)",
+                ":\n                intake.left(node, src)",
                 "a copy that stays is not counted",
             ),
             Mutant(
-                "if not (quiet or self._intake.arrived(node, dst)) or node.dead:",
+                "if src is not None and not keep:\n                used[src] -= 1",
+                "if src is not None:\n                used[src] -= 1",
+                "likewise, where nobody else moves blocks",
+            ),
+            Mutant("used[src] -= 1\n", "pass\n", "a place is never given back"),
+            Mutant(
+                "if not intake.arrived(node, dst) or node.dead:",
                 "if node.dead:",
                 "a block taken away as it came is served",
             ),
             Mutant(
-                "if not (quiet or self._intake.arrived(node, dst)) or node.dead:",
-                "if not (quiet or self._intake.arrived(node, dst)):",
+                "if not intake.arrived(node, dst) or node.dead:",
+                "if not intake.arrived(node, dst):",
                 "the dead arrive",
             ),
-            Mutant("self._intake.adopt(key)", "pass", "strangers wait for a parent that is here"),
+            Mutant("if dst is not None and node.dead:", "if False:", "likewise, where nobody else moves blocks"),
+            Mutant("intake.adopt(key)", "pass", "strangers wait for a parent that is here"),
             Mutant("self._intake.catch_up(node)", "pass", "what was heard during a move is forgotten"),
             Mutant(
-                "if node.dead and not node.moves:",
-                "if False:",
+                "if node.dead and not node.moves:\n            self",
+                "if False:\n            self",
                 "what others brought of a block given up stays a stranger",
             ),
             Mutant(
@@ -1123,15 +1148,18 @@ GROUPS: tuple[Group, ...] = (
                 "if not sweep",
                 "room is made for what cannot be read",
             ),
-            Mutant("src < dst and not keep else", "src < dst else", "a copy's tail is younger than its head"),
-            Mutant("reversed(victims)", "victims", "who left last is the oldest below"),
-            Mutant("self.index.nodes, self._intake.is_quiet", "self.index.nodes, True", "what others do is overlooked"),
             Mutant(
-                "if quiet and not node.doomed and (node.tiers or node.dead):",
-                "if quiet and (node.tiers or node.dead):",
-                "a damaged copy stays",
+                "src < dst and not keep else arrived)[dst].append(node)\n                if",
+                "src < dst else arrived)[dst].append(node)\n                if",
+                "a copy's tail is younger than its head",
             ),
-            Mutant("self.index.sweep_out(node)  # n", "pass  # n", "the dead are never swept out"),
+            Mutant("reversed(victims)", "victims", "who left last is the oldest below"),
+            Mutant("if self._intake.is_quiet else", "if True else", "what others do is overlooked"),
+            Mutant("elif node.doomed or not node.tiers:", "elif not node.tiers:", "a damaged copy stays"),
+            Mutant("elif node.doomed or not node.tiers:", "elif node.doomed:", "what nothing holds stays listed"),
+            Mutant("                del nodes[key]\n", "                pass\n", "the dead are never swept out"),
+            Mutant("if node.dead and not (node.moves or node.doomed):", "if node.dead and not node.moves:", "doomed"),
+            Mutant("            if not node.moves:\n                node.changing = 0\n", "", "changing for ever"),
             Mutant("policy.arrange(keys)", "pass", "a prompt's tail is younger than its head"),
             Mutant("rules.admission.touch(keys)", "pass", "an admission knows no prompt"),
             Mutant("if not keys:  # no prompt", "if False:  # no prompt", "a put without a use counts as a request"),
@@ -1182,38 +1210,34 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("for moves in (drops, copies)", "for moves in (copies, drops)", "copies before drops"),
             Mutant(
-                ".capacity_blocks:\n            books", ".capacity_blocks + 1:\n            books", "one over capacity"
+                "if used[tier] < rules.capacity_blocks:", "if used[tier] <= rules.capacity_blocks:", "one over capacity"
             ),
-            Mutant("books.used[tier] += 1  # the victim", "pass  # the victim", "two plans use one place"),
+            Mutant("rules.capacity_blocks - books.used[tier])", "rules.capacity_blocks)", "all over capacity"),
+            Mutant("max(0, rules.capacity_blocks", "(rules.capacity_blocks", "a tier that shrank owes blocks"),
+            Mutant("books.used[tier] += evicted", "pass", "two plans use one place"),
+            Mutant("books.used[tier] += free", "pass", "likewise, where there is room"),
+            Mutant("islice(victims, count)", "victims", "more leave than have to"),
+            Mutant("victims.close()", "pass", "a sweep is left open"),
             Mutant("self._books.used[tier] -= unused", "pass", "a place set aside is never given back"),
             Mutant("if node.leases or node.moves", "if node.moves", "a leased block is evicted"),
             Mutant("node.leases or node.moves or", "node.leases or", "a block in flight is evicted"),
-            Mutant(
-                " or node.tiers & ~(1 << tier):\n            return True",
-                ":\n            return True",
-                "a block held elsewhere too finds no way out",
-            ),
-            Mutant(
-                "[self._lies_elsewhere, self._may_leave]", "[self._may_leave]", "lost, though a copy could have gone"
-            ),
-            Mutant("[self._lies_elsewhere, self._may_leave]", "[self._lies_elsewhere]", "nothing is ever lost for it"),
-            Mutant(
-                " and self._may_leave(tier, protected, key)", "", "a leased copy is dropped because there is another"
-            ),
-            Mutant("self._demote and self._is_worth", "self._is_worth", "room is made below for those who do not sink"),
-            Mutant(
-                "return node.is_leaf and key not in protected",
-                "return key not in protected",
-                "a parent before its child",
-            ),
-            Mutant("return node.is_leaf and key not in protected", "return False", "a full store stays full"),
-            Mutant("(key in protected and not self._may_sink)", "False", "a promotion makes room with its own chain"),
-            Mutant(
-                "return node.is_leaf and key not in protected", "return node.is_leaf", "a prompt drops its own head"
-            ),
-            Mutant("if tier + 1 == len(self._sinks):", "if False:", "below the last"),
+            Mutant(" or others:\n", ":\n", "a block held elsewhere too finds no way out"),
+            Mutant("(lies_elsewhere, may_leave)", "(may_leave,)", "lost, though a copy could have gone"),
+            Mutant("(lies_elsewhere, may_leave)", "(lies_elsewhere,)", "nothing is ever lost for it"),
+            Mutant(" and may_leave(key))", ")", "a leased copy is dropped because there is another"),
+            Mutant("self._demote and (admission", "(admission", "room is made below for those who do not sink"),
+            Mutant("if node.below or node.asleep:", "if node.asleep:", "a parent before its child"),
+            Mutant("if node.below or node.asleep:", "if node.below:", "a parent before a child that is asleep"),
+            Mutant("return key not in protected", "return False", "a full store stays full"),
+            Mutant("(not may_sink and key in protected)", "False", "a promotion makes room with its own chain"),
+            Mutant("return key not in protected", "return True", "a prompt drops its own head"),
+            Mutant("if tier == self._last:", "if False:", "below the last"),
             Mutant("if not self._spare[below] and self", "if self", "two blocks leave for one place"),
-            Mutant("if self._lies_near(node, tier) or not self", "if not self", "a block is moved to where it is"),
+            Mutant(
+                "if not self._sinks[tier] or self._lies_near(node, tier):",
+                "if not self._sinks[tier]:",
+                "moved to where it is",
+            ),
             Mutant("self._spare[tier + 1] -= 1", "pass", "one place below for two victims"),
             Mutant(
                 "node.tiers &= ~(1 << tier)\n        self._books.begin",
@@ -1221,33 +1245,26 @@ GROUPS: tuple[Group, ...] = (
                 "a block on its way down is served",
             ),
             Mutant(
-                "Move(node.key, tier, tier + 1)",
-                "Move(node.key, tier, tier + 1, keep=True)",
+                "make_move((node.key, tier, tier + 1, False))",
+                "make_move((node.key, tier, tier + 1, True))",
                 "a victim keeps the place it should free",
             ),
             Mutant(
-                "if self._lies_near(node, tier) or not self._sinks[tier]:",
+                "if not self._sinks[tier] or self._lies_near(node, tier):",
                 "if self._lies_near(node, tier):",
                 "who does not sink sinks",
             ),
             Mutant(
-                "self._is_worth(key, tier + 1) and self._room_below(tier)",
-                "self._room_below(tier) and self._is_worth(key, tier + 1)",
+                "worth and self._room_below(tier)",
+                "self._room_below(tier) and worth",
                 "one leaves for a block that does not come",
             ),
-            Mutant(
-                "return admission is None or admission.admit([key]) > 0", "return True", "what is not worth it sinks"
-            ),
-            Mutant(
-                "(4 << tier) - 1 & ~(1 << tier)", "(2 << tier) - 1 & ~(1 << tier)", "a copy in the next tier is none"
-            ),
-            Mutant("(4 << tier) - 1 & ~(1 << tier)", "~(1 << tier)", "what lies far below does not sink"),
-            Mutant(
-                "self._books.asks_again:\n            return None",
-                "self._books.asks_again:\n            return False",
-                "heads are asked about in every sweep",
-            ),
-            Mutant(" and self._books.asks_again:", ":", "heads of several tiers wait for ever"),
+            Mutant("(admission is None or admission.admit([key]) > 0)", "True", "what is not worth it sinks"),
+            Mutant("1 << tier, (4 << tier) - 1,", "1 << tier, (2 << tier) - 1,", "a copy in the next tier is none"),
+            Mutant("1 << tier, (4 << tier) - 1,", "1 << tier, -1,", "what lies far below does not sink"),
+            Mutant("& ~(1 << tier) & (4 << tier) - 1)", "& ~(1 << tier))", "likewise, once it is sent off"),
+            Mutant("return None if asks_again else False", "return False", "heads are asked about in every sweep"),
+            Mutant("return None if asks_again else False", "return None", "heads of several tiers wait for ever"),
             Mutant("self._books.come_down(node)", "pass", "who falls back on a copy is old there"),
             Mutant(
                 "self._fallen.append(node)",
@@ -1315,6 +1332,22 @@ GROUPS: tuple[Group, ...] = (
             Mutant("if not on_nvme(data):", "if False:", "any drive will do"),
             Mutant(".is_compat_mode_preferred():", ".__name__ is None:", "kvikio's own way through host memory"),
             Mutant("if not self._broken:", "if True:", "the warning is repeated"),
+        ),
+    ),
+    Group(
+        file="kvtier/tiers/memory.py",
+        tests=("tests/tiers/test_memory.py",),
+        mutants=(
+            Mutant("return sorted(self._free.pop()", "return list(self._free.pop()", "a batch lies in no order"),
+            Mutant(
+                "reversed(list(zip(news, slots, strict=True)))", "zip(news, slots, strict=True)", "heads come first"
+            ),
+            Mutant("for i, key in reversed(news.items())", "for i, key in news.items()", "a scan lists heads first"),
+            Mutant("news.setdefault(key, i)", "news[key] = i", "of two blocks of a name the last one counts"),
+            Mutant("if self._readers[slot]:", "if False:", "a slot is written while it is read"),
+            Mutant(
+                "labels is not None and self._labels[key] != labels[i]", "False", "another prompt's block is served"
+            ),
         ),
     ),
     Group(
@@ -2009,7 +2042,7 @@ GROUPS: tuple[Group, ...] = (
                 "if node.tiers or node.moves or node.dead:", "if node.tiers or node.dead:", "an arriving block is lost"
             ),
             Mutant("        if node.moves:\n            return []\n", "", "a doomed block is dropped under a move"),
-            Mutant("self.begin(node, drop.src)", "pass", "a name is free before its drop is over"),
+            Mutant("self.begin(node, 1 << drop.src)", "pass", "a name is free before its drop is over"),
             Mutant(
                 "node.doomed |= 1 << tier\n        return self.settle(node)",
                 "node.doomed |= 1 << tier\n        return []",
@@ -2021,8 +2054,8 @@ GROUPS: tuple[Group, ...] = (
                 "an orphan on its way out is built upon",
             ),
             Mutant(
-                "            self.index.detach(node)\n        return Move",
-                "            pass\n        return Move",
+                "            self.index.detach(node)\n        return make_move",
+                "            pass\n        return make_move",
                 "a lost block is alive",
             ),
             Mutant("if node is None or not node.moves:\n", "if True:\n", "a stranger is sent off under a move"),
@@ -2041,7 +2074,7 @@ GROUPS: tuple[Group, ...] = (
                 "several tiers ask again, and not always",
             ),
             Mutant("self._only.reconsider(node.key)", "pass", "who waits is never asked about"),
-            Mutant("changing |= 1 << tier", "changing = 1 << tier", "a block on its way out is dropped twice"),
+            Mutant("node.changing |= tiers", "node.changing = tiers", "a block on its way out is dropped twice"),
             Mutant("return bool(self._children)", "return False", "strangers are never taken up"),
         ),
     ),
@@ -3174,12 +3207,10 @@ GROUPS: tuple[Group, ...] = (
             Mutant("while moves := self.placement.plan_expire():", "if moves := self.placement.plan_expire():", "late"),
             Mutant("and move.key not in lost:", ":", "a block with two copies is lost twice"),
             Mutant("tier.expired += 1", "tier.evicted += 1", "expired blocks made room"),
-            Mutant("if dst is None and nodes[key].dead:", "if dst is None:", "what lies elsewhere is lost"),
-            Mutant("if src is not None and not keep:", "if src is not None:", "a copy counts as a victim"),
             Mutant(
                 "moves = self.placement.commit(moves)", "self.placement.commit(moves)\n            moves = []", "follow"
             ),
-            Mutant("if tier.ttl_s is not None:", "if False:", "every block lives for ever"),
+            Mutant("ttl_s=tier.ttl_s", "ttl_s=None", "every block lives for ever"),
             Mutant("refresh=tier.refresh", "refresh=True", "a use always begins the time anew"),
             Mutant("durable=self.settings.keeps(tier)", "durable=True", "every tier keeps its copies"),
             Mutant('tier.admission == "all"', "False", "the optimum lets everything in"),
@@ -3193,8 +3224,19 @@ GROUPS: tuple[Group, ...] = (
         file="kvtier/sim/tally.py",
         tests=("tests/sim/test_costs.py", "tests/sim/test_replay.py"),
         mutants=(
-            Mutant("self.tiers[dst].written += count", "pass", "nothing is written"),
-            Mutant("self.tiers[src].read += count", "pass", "moves read nothing"),
+            Mutant(
+                "                tiers[dst].written += 1\n                if",
+                "                if",
+                "what comes up is not written",
+            ),
+            Mutant(
+                "if src is not None:\n                    tiers[src].read += 1", "pass", "what follows reads nothing"
+            ),
+            Mutant("assert dst is not None\n                tiers[dst].written += 1", "pass", "nothing new is written"),
+            Mutant("tiers[dst].written += 1\n                tiers[src]", "tiers[src]", "what sinks is not written"),
+            Mutant("tiers[src].read += 1\n                if", "if", "what sinks is not read"),
+            Mutant("if nodes[key].dead:", "if True:", "what lies elsewhere is lost"),
+            Mutant("if not keep:", "if True:", "a copy counts as a victim"),
             Mutant("tier.read += tier.hits", "pass", "hits read nothing"),
             Mutant("if whole else 0.0", "if True else 0.0", "an empty trace raises"),
             Mutant("of(tally.prefix_hits, tally.references)", "of(tally.block_hits, tally.references)", "two rates"),
@@ -3251,7 +3293,7 @@ GROUPS: tuple[Group, ...] = (
         tests=("tests/test_store_policies.py",),
         mutants=(
             Mutant("(0 if rules else set_aside_blocks)", "0", "places set aside are planned with"),
-            Mutant("if ttl_s is not None:", "if False:", "every block lives for ever"),
+            Mutant("setting, ttl_s=ttl_s)", "setting)", "every block lives for ever"),
             Mutant("Placement(rules, index)", "Placement(rules)", "policies look into another index"),
             Mutant("if len(given) != num_tiers:", "if False:", "rules for tiers that are not there"),
             Mutant("[given] * num_tiers", "[given]", "one tier has rules"),

@@ -217,7 +217,7 @@ def make_ledger(
         Rows in order of prompt length, tier, holding time, reuses.
 
     Raises:
-        ConfigError: A number is negative or zero where that has no meaning.
+        ConfigError: A number is negative or zero where that has no meaning, or computing costs nothing.
         ProfileError: The profile has no such tier.
 
     Example:
@@ -232,6 +232,8 @@ def make_ledger(
     check_not_negative(**{f"hold {hold}": hold for hold in holds_s})
     if not (prompt_tokens and reuses and holds_s) or min(*prompt_tokens, *reuses) < 1:
         raise ConfigError("prompt lengths and reuses: expected whole numbers of at least 1")
+    if not profile.gpu_usd_per_hour.value:
+        raise ConfigError("gpu_usd_per_hour is 0: beside computing for nothing, no cache has a price; give the GPU one")
     names = [name for name in TIER_NAMES if name in (profile.tiers if tiers is None else tiers)]
     for name in tiers or ():
         profile.tier(name)

@@ -329,3 +329,10 @@ def test_rent_counts_as_a_cost_of_writing():
     )
 
     assert reuses == pytest.approx(1.0)
+
+
+def test_beside_computing_for_nothing_no_cache_has_a_price():
+    free = replace(PROFILE, gpu_usd_per_hour=figure(0.0, "USD/h"))
+
+    with pytest.raises(ConfigError, match="gpu_usd_per_hour is 0"):
+        rows(profile=free)
