@@ -14,7 +14,7 @@ from typing import Any
 from kvtier.errors import ConfigError
 
 _BENCHMARK = "reload_vs_prefill"
-_TEXTS = ("model", "cpu", "date_utc", "kvtier")
+_TEXTS = ("model", "cpu", "date_utc")
 _NUMBERS = ("prompt_tokens", "p50_ms", "p99_ms")
 
 
@@ -44,7 +44,7 @@ def read_reload(path: Path) -> dict[str, Any]:
         "model": about["model"],
         "processor": gpu if isinstance(gpu, str) and about.get("device") != "cpu" else about["cpu"],
         "date": about["date_utc"][:10],
-        "kvtier": about["kvtier"],
+        "kvtier": about.get("kvtier") or "not installed",  # run from a checkout
         "bytes_per_token": size if isinstance(size, int) else None,
         "rows": [_row(row, f"{path}: rows[{place}]") for place, row in enumerate(rows)],
         "break_even_tokens": {

@@ -64,7 +64,7 @@ def _tiles(result: Mapping[str, Any]) -> dict[str, str]:
     found = {
         f"price of a cached token over a computed one, at cost; {case}": f"{answer['share']:.1%}",
         f"{'saved' if saves > 0 else 'lost'} by a hit, USD per million tokens": usd(abs(saves)),
-        f"faster to the first token; {case}": f"{answer['recompute_s'] / answer['hit_s']:.1f}x",
+        f"as fast to the first token as computing; {case}": f"{answer['recompute_s'] / answer['hit_s']:.1f}x",
         "worth keeping for one hit": keeping(answer["keep_s"]),
         "of the cases lose or may lose": f"{answer['losing_cases']} of {answer['cases']}",
     }
