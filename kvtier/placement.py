@@ -148,7 +148,8 @@ class Placement:
                 elif node is None:
                     if not self._books.parent_alive(labels[at]):
                         break
-                    wanted = self._fresh_run(chain, at) if quiet else 1
+                    # The first one alone: what it hangs on is no leaf any more when the others make room.
+                    wanted = self._fresh_run(chain, at) if quiet and new else 1
                     count = sweep.reserve_many(dst, wanted)
                     if count:
                         self.index.extend(keys[at : at + count], labels[at : at + count], 1 << dst)
@@ -170,7 +171,7 @@ class Placement:
             if resting is not None and resting.find(keys[end]) >= 0:
                 break
             end += 1
-        return end - at
+        return end - at if len(set(keys[at:end])) == end - at else 1  # a name that comes twice is one block
 
     def plan_promote(self, keys: Sequence[BlockHash], dst: int = 0) -> list[Move]:
         """Orders to copy the leading run of ``keys`` up to ``dst``, as far as room can be made.

@@ -1022,9 +1022,9 @@ GROUPS: tuple[Group, ...] = (
             Mutant("*keys, *hold]", "*keys]", "the rest of the prompt makes room for its middle"),
             Mutant("labels[at : at + count], 1 << dst)", "labels[at : at + count])", "an arrival nobody expects"),
             Mutant("labels[end].parent == keys[end - 1]", "True", "a run that is none"),
-            Mutant(
-                "self._fresh_run(chain, at) if quiet else 1", "self._fresh_run(chain, at)", "a stranger is overlooked"
-            ),
+            Mutant("if quiet and new else 1", "if new else 1", "a stranger is overlooked"),
+            Mutant("if quiet and new else 1", "if quiet else 1", "a parent is asked about as if it were a leaf"),
+            Mutant(" if len(set(keys[at:end])) == end - at else 1", "", "a name that comes twice is two blocks"),
             Mutant("if count < wanted:", "if False:", "a block behind one that found no place"),
             Mutant("resting.find(keys[end]) >= 0:", "False:", "a block that is asleep is written again"),
             Mutant("sweep.orders() + new", "new + sweep.orders()", "a place is used before it is free"),
@@ -1301,7 +1301,11 @@ GROUPS: tuple[Group, ...] = (
         file="kvtier/tiers/layered.py",
         tests=("tests/tiers/test_disk.py",),
         mutants=(
-            Mutant("return view[start:stop] if there else None", "return view[start:stop]", "a cut file ends all"),
+            Mutant(
+                "if piece is None or not self._source.reaches(record, stop):",
+                "if piece is None:",
+                "a cut file ends all",
+            ),
         ),
     ),
     Group(
@@ -1342,7 +1346,7 @@ GROUPS: tuple[Group, ...] = (
             Mutant(
                 "reversed(list(zip(news, slots, strict=True)))", "zip(news, slots, strict=True)", "heads come first"
             ),
-            Mutant("for i, key in reversed(news.items())", "for i, key in news.items()", "a scan lists heads first"),
+            Mutant("for key, i in reversed(news.items())", "for key, i in news.items()", "a scan lists heads first"),
             Mutant("news.setdefault(key, i)", "news[key] = i", "of two blocks of a name the last one counts"),
             Mutant("if self._readers[slot]:", "if False:", "a slot is written while it is read"),
             Mutant(
@@ -1369,7 +1373,10 @@ GROUPS: tuple[Group, ...] = (
             Mutant("block.stride() == head.stride() and ", "", "blocks of other strides are one tensor"),
             Mutant("(run.row + i, block[None])", "(run.row, block[None])", "scattered blocks get each other's bytes"),
             Mutant("layers.stop * layer_bytes", "layers.start * layer_bytes", "no layer is copied"),
-            Mutant("BATCH_BYTES // part_bytes", "BATCH_BYTES // pool.shape[1]", "more calls than there is need of"),
+            Mutant(
+                "PART_BATCH_BYTES // part_bytes", "BATCH_BYTES // pool.shape[1]", "more calls than there is need of"
+            ),
+            Mutant("if not blocks:", "if False:", "layers of nothing"),
             Mutant("yield number", "yield 0", "the wrong part is reported"),
         ),
     ),

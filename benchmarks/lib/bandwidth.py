@@ -40,7 +40,7 @@ from .rivals import Rival
 
 GRID = tuple(DiskSetting(threads, kib << 10) for threads in (1, 4, 16) for kib in (256, 1024))
 COLD_BYTES, COLD_SHARE = 256 << 10, 0.01
-"""Bytes of a store's file that may be in memory before a cold read, or its share of the batch: what opening it
+"""Bytes of a store's files that may be in memory before a cold read, or their share of the batch: what opening it
 looks at, which grows with what the kernel reads ahead."""
 
 
@@ -130,7 +130,7 @@ class Cell:
         self.names = [str(number) for number in range(self.batch)]
         self.blocks, self.out = self._buffers(seed=0), self._buffers(seed=None)
         on_gpu = self.device.type == "cuda"
-        # One buffer, as the blocks of a prompt lie in a model's cache: they are copied by one call.
+        # One buffer each: blocks that lie at equal distances are copied by one call.
         self.on_device = list(torch.stack(self.blocks).to(self.device)) if on_gpu else self.blocks
         self.device_out = list(torch.stack(self.out).to(self.device)) if on_gpu else self.out
         size = self.batch * self.block_bytes
@@ -271,9 +271,8 @@ class Cell:
         def prepare() -> None:
             store.chill()
             most = max(COLD_BYTES, COLD_SHARE * self.batch * self.block_bytes)
-            for path in store.files():
-                if (resident := resident_bytes(path)) > most:
-                    raise NotColdError(f"{store.name}: {resident:.0f} bytes of {path.name} are still in memory")
+            if (resident := sum(map(resident_bytes, store.files()))) > most:
+                raise NotColdError(f"{store.name}: {resident:.0f} bytes of its files are still in memory")
 
         return prepare
 

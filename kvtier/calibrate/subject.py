@@ -16,6 +16,7 @@ from kvtier.calibrate.limits import best_memcpy, device_copy_once, memcpy_once, 
 from kvtier.calibrate.rawdisk import DiskSetting, RawDisk
 from kvtier.calibrate.tiers import Bench, ColdDisk
 from kvtier.hashing import Chain, Namespace, name_chain
+from kvtier.integrations.cache import block_views
 from kvtier.integrations.transformers import CachedLM
 from kvtier.oracle.models import ModelSource
 from kvtier.spec import KVSpec
@@ -86,6 +87,16 @@ class Subject:
         tokens = np.full(count * self.spec.block_tokens, seed, np.uint32)
         return name_chain(Namespace(spec=self.spec, weights="calibration"), tokens)
 
+    def in_a_cache(self, blocks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Blocks as those of a prompt lie in the model's cache: strided views of one buffer on its device."""
+        layers, kinds, heads, tokens, width = self.spec.block_shape
+        dtype = getattr(torch, self.spec.dtype)
+        cache = torch.empty((layers, kinds, heads, tokens * len(blocks), width), dtype=dtype, device=self.device)
+        views = block_views(cache, 0, len(blocks), tokens)
+        for view, block in zip(views, blocks, strict=True):
+            view.copy_(block.view(view.shape))
+        return views
+
     def buffers(self, count: int) -> list[torch.Tensor]:
         """Blocks in host memory, touched, of bytes that do not compress."""
         memory = page_aligned(count * self.spec.block_bytes)
@@ -109,8 +120,7 @@ def benches(subject: Subject, directory: Path, count: int) -> Iterator[list[Benc
     part, size = subject.names(count), count * subject.spec.block_bytes
     blocks, out = subject.buffers(count), subject.buffers(count)
     on_gpu = subject.device.type == "cuda"
-    # On a GPU one buffer, as the blocks of a prompt lie in a model's cache: they are copied by one call.
-    near, near_out = (list(torch.stack(side).to(subject.device)) if on_gpu else side for side in (blocks, out))
+    near, near_out = (subject.in_a_cache(side) if on_gpu else side for side in (blocks, out))
     with ExitStack() as stack:
         found: list[Bench] = []
         copies = _copies(size, on_gpu=on_gpu)

@@ -39,12 +39,15 @@ def read_reload(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: the result has no conditions, rows or break_even_tokens; run the benchmark again")
     if missing := [name for name in _TEXTS if not isinstance(about.get(name), str)]:
         raise ConfigError(f"{path}: conditions: expected text for {', '.join(missing)}")
+    version = about.get("kvtier")
+    if not isinstance(version, str | None):
+        raise ConfigError(f"{path}: conditions: kvtier: expected its version or null, got {version!r}")
     gpu, size = about.get("gpu"), about.get("kv_bytes_per_token")
     return {
         "model": about["model"],
         "processor": gpu if isinstance(gpu, str) and about.get("device") != "cpu" else about["cpu"],
         "date": about["date_utc"][:10],
-        "kvtier": about.get("kvtier") or "not installed",  # run from a checkout
+        "kvtier": version or "not installed",  # run from a checkout
         "bytes_per_token": size if isinstance(size, int) else None,
         "rows": [_row(row, f"{path}: rows[{place}]") for place, row in enumerate(rows)],
         "break_even_tokens": {

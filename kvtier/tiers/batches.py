@@ -23,6 +23,9 @@ import torch
 #: Bytes copied by one call, at most: a strided copy over the link needs as much memory on the device.
 BATCH_BYTES = 256 << 20
 
+#: The same where only some layers are copied, which takes memory even from pinned rows and is done many times.
+PART_BATCH_BYTES = 32 << 20
+
 _HOST_TO_DEVICE = 1
 
 
@@ -115,9 +118,12 @@ def copy_parts(
     Yields:
         The number of each part, once its copies are queued.
     """
+    if not blocks:
+        yield from range(len(parts))
+        return
     layer_bytes = pool.shape[1] // blocks[0].shape[0]
     part_bytes = layer_bytes * max(part.stop - part.start for part in parts)
-    batches = pieces(rows, blocks, max(1, BATCH_BYTES // part_bytes))
+    batches = pieces(rows, blocks, max(1, PART_BATCH_BYTES // part_bytes))
     for number, layers in enumerate(parts):
         for row, batch in batches:
             _copy_layers(pool[row : row + len(batch)], batch, layers)

@@ -171,7 +171,7 @@ class LMDBTier:
             places, damaged = volume.places(txn, keys)
             source = self._gpu if self._gpu is not None and self._gpu.takes(out) else volume.records
             ends = source.read(places, keys, out, labels)
-        return self._end(volume, {len(places): damaged, **ends})
+            return self._end(volume, {len(places): damaged, **ends})
 
     def reaches(self, out: Sequence[torch.Tensor]) -> bool:
         """See ``DirectTier.reaches``."""

@@ -49,14 +49,17 @@ class Source:
     def piece(self, record: int, start: int, stop: int, buffer: Bytes) -> Bytes | None:
         """Bytes ``start`` to ``stop`` of a record, where they are or in the buffer; None if they cannot be read."""
         view = self._views[record]
-        if view is not None:  # a look through the map at what was cut off the file ends the process
-            there = os.fstat(self._file).st_size >= self._places[record] + stop
-            return view[start:stop] if there else None
+        if view is not None:
+            return view[start:stop]
         piece = buffer[: stop - start]
         try:
             return piece if os.preadv(self._file, [piece.data], self._places[record] + start) == len(piece) else None
         except OSError:
             return None
+
+    def reaches(self, record: int, stop: int) -> bool:
+        """Whether that much of a record seen through the map is still in the file: else a look ends the process."""
+        return self._views[record] is None or os.fstat(self._file).st_size >= self._places[record] + stop
 
 
 class LayeredRead:
@@ -127,7 +130,7 @@ class LayeredRead:
             self._state.wait_for(lambda: self._next[record] >= number)  # beyond it where later ones were not wanted
         if not self._wanted(record):
             return
-        if piece is None:
+        if piece is None or not self._source.reaches(record, stop):
             raise CorruptBlockError(self._keys[record], "its record cannot be read", "unreadable")
         self._check(record, piece, first=not number, last=number == len(self._parts) - 1)
         target = block[layers]

@@ -65,6 +65,8 @@ class MemoryTier:
         self._pool = _allocate(name, num_slots, block_bytes, self.device, pinned=pinned)
         self._rows = self._pool.numpy() if self.device.type == "cpu" else None
         self._pinned = pinned
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+        """For layers on their way; one a device, since torch keeps memory for each stream it has seen."""
         self._striper = Striper(name)
         self._pid = os.getpid()
         self._closed = False
@@ -203,7 +205,10 @@ class MemoryTier:
     ) -> None:
         """All parts on a stream of their own, so that they neither wait for the model's kernels nor hold them up."""
         device = next(tensor.device for tensor in (self._pool, *out) if tensor.device.type != "cpu")
-        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        stream = self._streams.get(device)
+        if stream is None:
+            made: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            stream = self._streams.setdefault(device, made)
         with torch.cuda.stream(stream):
             try:
                 for number in copy_parts(self._pool, slots, out, parts):

@@ -357,6 +357,27 @@ def test_the_counters_balance(setup, seed):
 
 
 @pytest.mark.parametrize("policy", ONE_TIER)
+@given(seed=st.integers(0, 10_000), capacity=st.integers(2, 12))
+@settings(max_examples=30, deadline=None)
+def test_placing_runs_of_blocks_at_once_changes_nothing(policy, seed, capacity):
+    """Some policies are told who has children: a block must have its first before room is made for the second."""
+    prompts = random_prompts(seed, max_blocks=12, max_requests=40)
+    at_once = run(prompts, f"device={capacity}:{policy}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kvtier.placement.Placement._fresh_run", lambda *_: 1)
+        one_by_one = run(prompts, f"device={capacity}:{policy}")
+
+    assert rows(at_once[0]) == rows(one_by_one[0])
+
+
+def test_a_name_that_comes_twice_in_a_prompt_is_one_block():
+    made = replay([[1, 2], [3, 4, 4], [5]], "device=8")
+
+    assert made.placement.used_blocks(0) == 5
+
+
+@pytest.mark.parametrize("policy", ONE_TIER)
 @given(seed=st.integers(0, 10_000), capacity=st.integers(1, 10))
 @settings(max_examples=20, deadline=None)
 def test_a_larger_cache_than_all_blocks_misses_each_once(policy, seed, capacity):

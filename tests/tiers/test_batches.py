@@ -109,7 +109,7 @@ def test_a_prompts_blocks_in_neighbouring_rows_are_copied_by_one_call(monkeypatc
 @pytest.mark.parametrize(("count", "calls"), [(1, 4), (8, 4), (9, 8)])
 def test_layers_of_a_prompts_blocks_are_copied_by_one_call_for_each_part(monkeypatch, count, calls):
     made, genuine = [], batches._copy
-    monkeypatch.setattr(batches, "BATCH_BYTES", 2 * BLOCK)  # eight blocks' quarters
+    monkeypatch.setattr(batches, "PART_BATCH_BYTES", 2 * BLOCK)  # eight blocks' quarters
     monkeypatch.setattr(batches, "_copy", lambda *pair: (made.append(pair), genuine(*pair)))
     parts = [slice(layer, layer + 1) for layer in range(SHAPE[0])]
 
@@ -117,6 +117,10 @@ def test_layers_of_a_prompts_blocks_are_copied_by_one_call_for_each_part(monkeyp
         assert len(made) == (number + 1) * calls // len(parts), "a part is queued before the next one"
 
     assert len(made) == calls
+
+
+def test_layers_of_no_blocks_have_arrived():
+    assert list(copy_parts(noise(2, BLOCK), [], [], [slice(0, 2), slice(2, 4)])) == [0, 1]
 
 
 ALIGNED = torch.arange(64, dtype=torch.uint8)
