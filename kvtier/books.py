@@ -101,9 +101,9 @@ class Books:
         self.used = [0] * len(self.rules)
         """Places taken, by tier: blocks held, arriving and leaving, and strangers."""
         self.index = index
-        self._only = tiers[0].policy if len(tiers) == 1 else None
-        if isinstance(self._only, Reconsidering):
-            index.on_leaf = self._reconsider
+        only = tiers[0].policy if len(tiers) == 1 else None
+        if isinstance(only, Reconsidering):  # asked once: to look for a protocol's methods takes longer than they do
+            index.on_leaf = partial(_reconsider, only.reconsider)
         self.strangers = Strangers(len(self.rules))
 
     def parent_alive(self, label: Label) -> bool:
@@ -125,10 +125,6 @@ class Books:
     def asks_again(self) -> bool:
         """Whether a block refused for its children is asked about again as soon as they are gone, and not before."""
         return self.index.on_leaf is not None
-
-    def _reconsider(self, node: Node) -> None:
-        assert isinstance(self._only, Reconsidering)
-        self._only.reconsider(node.key)
 
     def come_down(self, node: Node) -> None:
         """A block falls back on a copy further down, which is then as young as one that sinks there now.
@@ -227,3 +223,8 @@ class Books:
             assert drop.src is not None
             self.begin(node, 1 << drop.src)
         return drops
+
+
+def _reconsider(reconsider: Callable[[BlockHash], None], node: Node) -> None:
+    """Nothing hangs on a block any more."""
+    reconsider(node.key)
