@@ -250,13 +250,16 @@ def _attention_row(kind: str, config: Mapping[str, Any], dtype: str) -> Json:
 
 def amplification(results: Path) -> Figure:
     """Write amplification of the disk tier: measured where a committed profile has it, assumed otherwise."""
+    measured: list[Figure] = []
     for path in sorted(results.glob("*profile*.json")):
         try:
             disk = Profile.load(path).tiers.get("disk")
         except ProfileError:
             continue
         if disk is not None and disk.write_amplification.kind == "measured":
-            return disk.write_amplification
+            measured.append(disk.write_amplification)
+    if measured:  # of several machines the one that writes most
+        return max(measured, key=lambda figure: figure.value)
     return profile(CASE["8b"]).tier("disk").write_amplification
 
 
