@@ -1031,8 +1031,6 @@ GROUPS: tuple[Group, ...] = (
             Mutant("labels[at : at + count], 1 << dst)", "labels[at : at + count])", "an arrival nobody expects"),
             Mutant("labels[end].parent == keys[end - 1]", "True", "a run that is none"),
             Mutant("if quiet and new else 1", "if new else 1", "a stranger is overlooked"),
-            Mutant("if quiet and new else 1", "if quiet else 1", "a parent is asked about as if it were a leaf"),
-            Mutant(" if len(set(keys[at:end])) == end - at else 1", "", "a name that comes twice is two blocks"),
             Mutant("if count < wanted:", "if False:", "a block behind one that found no place"),
             Mutant("resting.find(keys[end]) >= 0:", "False:", "a block that is asleep is written again"),
             Mutant("sweep.orders() + new", "new + sweep.orders()", "a place is used before it is free"),
@@ -1347,13 +1345,18 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/placement.py",
+        tests=("tests/sim/test_replay.py",),
+        mutants=(
+            Mutant("if quiet and new else 1", "if quiet else 1", "a parent is asked about as if it were a leaf"),
+            Mutant(" if len(set(keys[at:end])) == end - at else 1", "", "a name that comes twice is two blocks"),
+        ),
+    ),
+    Group(
         file="kvtier/tiers/memory.py",
         tests=("tests/tiers/test_memory.py",),
         mutants=(
             Mutant("return sorted(self._free.pop()", "return list(self._free.pop()", "a batch lies in no order"),
-            Mutant(
-                "reversed(list(zip(news, slots, strict=True)))", "zip(news, slots, strict=True)", "heads come first"
-            ),
             Mutant("for key, i in reversed(news.items())", "for key, i in news.items()", "a scan lists heads first"),
             Mutant("news.setdefault(key, i)", "news[key] = i", "of two blocks of a name the last one counts"),
             Mutant("if self._readers[slot]:", "if False:", "a slot is written while it is read"),

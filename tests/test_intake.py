@@ -89,6 +89,13 @@ def test_a_put_takes_up_strangers_on_its_way_and_stores_only_the_rest():
     assert show(placement.plan_write(chain("abcd"))) == ["a:->0", "abcd:->0"]
 
 
+def test_a_put_of_several_new_blocks_takes_up_the_stranger_behind_them():
+    placement = shared(memory=8)
+    placement.discover(1, entries("abc"))
+
+    assert show(placement.plan_write(chain("abcd"))) == ["a:->0", "ab:->0", "abcd:->0"]
+
+
 def test_a_stranger_is_not_taken_up_by_a_put_that_starts_with_it():
     placement = shared()
     placement.discover(1, entries("ab"))

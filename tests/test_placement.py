@@ -53,6 +53,13 @@ def test_the_deepest_tier_makes_room_first():
     assert show(write(placement, "d")) == ["a:2>-", "b:1>2", "c:0>1", "d:->0"]
 
 
+def test_a_chain_ends_where_a_block_hangs_on_another_one():
+    whole, other = chain("ab"), chain("cd")
+    broken = Chain([*whole.keys, other.keys[1]], [*whole.labels, other.labels[1]])
+
+    assert show(make(4).plan_write(broken)) == ["a:->0", "ab:->0"]
+
+
 def test_a_victims_own_copy_may_leave_so_that_it_can_sink_and_nothing_is_lost():
     placement = make(2, 1, 1)
     put(placement, "c", dst=1)

@@ -141,8 +141,9 @@ class MemoryTier:
                 with self._state:
                     self._free += slots
                 raise
-            with self._state:  # the tail first, as scan lists them
-                self._slots.update(reversed(list(zip(news, slots, strict=True))))
+            with self._state:
+                self._slots.update(zip(news, slots, strict=True))
+                # The tail first, as scan lists them.
                 self._labels.update((key, labels[i]) for key, i in reversed(news.items()))
 
     def delete(self, keys: Sequence[BlockHash]) -> int:

@@ -82,6 +82,15 @@ def test_what_is_written_together_lies_in_order():
         assert [tier._slots[key] for key in chain(6, 7, 8, 9).keys] == [0, 2, 3, 5]
 
 
+def test_of_two_blocks_of_a_name_the_first_is_kept():
+    part, out = chain(1), torch.zeros(BLOCK, dtype=torch.uint8)
+    with closing(tier_of(4)) as tier:
+        tier.write([*part.keys] * 2, [contents(1), contents(2)], [*part.labels] * 2)
+        tier.read(part.keys, [out], part.labels)
+
+    assert torch.equal(out, contents(1))
+
+
 @contextmanager
 def stopped_reader(tier, monkeypatch, number):
     """A reader that has found its block and not copied it; it copies when the body ends. Yields its buffer."""
