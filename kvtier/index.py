@@ -252,8 +252,8 @@ class PrefixIndex:
             self.sweep_out(node)
 
     def sweep_out(self, node: Node) -> None:
-        """Remove a dead node from the list once nothing in flight refers to it."""
-        if node.dead and node.moves == 0 and self.nodes.get(node.key) is node:
+        """Remove a node from the list if it is dead; nothing in flight refers to it."""
+        if node.dead and self.nodes.get(node.key) is node:
             del self.nodes[node.key]
 
     def subtree(self, node: Node) -> Iterator[Node]:

@@ -975,7 +975,11 @@ GROUPS: tuple[Group, ...] = (
             Mutant("assert parent is None or not parent.dead", "pass", "a block under a dead parent"),
             Mutant("parent.disown(node)", "pass", "a parent never becomes a leaf again"),
             Mutant("node.dead = True", "pass", "what was given up is still there"),
-            Mutant("if node.dead and node.moves == 0 and", "if node.dead and", "a late move hits a new block"),
+            Mutant(
+                "if not node.moves:\n            self.sweep_out",
+                "if True:\n            self.sweep_out",
+                "a late move hits a new block",
+            ),
             Mutant("self.nodes.get(node.key) is node", "node.key in self.nodes", "a former self unlists the new one"),
             Mutant("node.leases += 1", "node.leases = 1", "the first of two releases frees the block"),
             Mutant("node.leases -= 1", "node.leases = 0", "one release frees everybody's block"),
