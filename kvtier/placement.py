@@ -165,11 +165,9 @@ class Placement:
 
     def _fresh_run(self, chain: Chain, at: int) -> int:
         """How many blocks of a chain from a number on are not listed at all, each the parent of the next."""
-        keys, labels, awake, resting = chain.keys, chain.labels, self.index.nodes, self.index.resting
+        keys, labels, awake = chain.keys, chain.labels, self.index.nodes  # none is asleep: its parent would be held
         end = at + 1
         while end < len(keys) and keys[end] not in awake and labels[end].parent == keys[end - 1]:
-            if resting is not None and resting.find(keys[end]) >= 0:
-                break
             end += 1
         return end - at if len(set(keys[at:end])) == end - at else 1  # a name that comes twice is one block
 

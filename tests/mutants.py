@@ -1036,7 +1036,6 @@ GROUPS: tuple[Group, ...] = (
             Mutant("labels[end].parent == keys[end - 1]", "True", "a run that is none"),
             Mutant("if quiet and new else 1", "if new else 1", "a stranger is overlooked"),
             Mutant("if count < wanted:", "if False:", "a block behind one that found no place"),
-            Mutant("resting.find(keys[end]) >= 0:", "False:", "a block that is asleep is written again"),
             Mutant("sweep.orders() + new", "new + sweep.orders()", "a place is used before it is free"),
             Mutant("sweep.orders() + up", "up + sweep.orders()", "a place is used before it is free"),
             Mutant("sweep.orders() + down", "down + sweep.orders()", "a place is used before it is free"),
