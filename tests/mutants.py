@@ -2578,8 +2578,6 @@ GROUPS: tuple[Group, ...] = (
         file="kvtier/tiers/volume.py",
         tests=("tests/tiers/test_volume.py", "tests/tiers/test_disk.py", "tests/test_sharing.py"),
         mutants=(
-            Mutant("if state.st_nlink == 0:", "if False:", "blocks go to a file that nobody finds again"),
-            Mutant("if state.st_size < self._map_bytes:", "if False:", "a cut file ends the process"),
             Mutant("if now == self._stamp:\n            return None\n        with", "with", "own writes are looked at"),
             Mutant(
                 "structural_problem(self.env.data) if alone else None",
@@ -2681,11 +2679,14 @@ GROUPS: tuple[Group, ...] = (
         tests=(
             "tests/tiers/test_environment.py",
             "tests/tiers/test_disk.py",
+            "tests/tiers/test_volume.py",
             "tests/test_sharing.py::test_another_size_is_refused_while_the_directory_is_open_and_taken_afterwards",
             "tests/test_sharing.py::test_without_its_lock_file_a_directory_in_use_is_not_joined",
             "tests/test_sharing.py::test_a_reader_in_another_process_keeps_what_it_reads_from_being_written_over",
         ),
         mutants=(
+            Mutant("if state.st_nlink == 0:", "if False:", "blocks go to a file that nobody finds again"),
+            Mutant("if state.st_size < self._whole_bytes:", "if False:", "a cut file ends the process"),
             Mutant("            self._prove_sound()\n", "            pass\n", "a damaged file ends the process"),
             Mutant(
                 "self.directory.renew_lock_file(_LOCK_BYTES)",

@@ -356,10 +356,10 @@ class LMDBTier:
             TierUnavailableError: That is so.
         """
         damaged = [error for error in ends.values() if error is not None]
-        if damaged:
-            volume.look_again()
-        if any(error.kind == "unreadable" for error in damaged) and not volume.slabs.answers():
-            raise TierUnavailableError(self.name, "the disk answers no read")
+        if any(error.kind == "unreadable" for error in damaged):
+            volume.env.check_whole()
+            if not volume.slabs.answers():
+                raise TierUnavailableError(self.name, "the disk answers no read")
         for error in damaged:
             volume.suspect(BlockHash(error.key), error.reason)
         return end_of(ends)

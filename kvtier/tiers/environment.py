@@ -93,6 +93,8 @@ class Environment:
         self.capacity_blocks = capacity_bytes // block_bytes
         self.given_up: str | None = None
         """Why nothing works before the directory is opened anew."""
+        self._whole_bytes = 0
+        """Length of the file, and of the map, once it is open: a shorter one was cut."""
         self._pid = os.getpid()
         self._closed = False
         self._writer = threading.RLock()
@@ -109,6 +111,7 @@ class Environment:
             except BaseException:
                 self.directory.leave()
                 raise
+            self._whole_bytes = self.map_bytes
 
     @property
     def data(self) -> Path:
@@ -177,9 +180,28 @@ class Environment:
         Args:
             buffers: Give views of the map that last as long as the transaction, instead of bytes;
                 slower for what is small.
+
+        Raises:
+            TierUnavailableError: The file is not whole any more.
         """
         with self.held_open(), self._asking(), self._env.begin(buffers=buffers) as txn:
+            self.check_whole()  # here, right before the map is touched: to begin may have taken long
             yield txn
+
+    def lost(self) -> str | None:
+        """Why a look at the memory map would end the process: pages of it are gone."""
+        state = self.directory.state()
+        if state.st_nlink == 0:
+            return f"{self.data} was removed while it was open"
+        if state.st_size < self._whole_bytes:
+            return f"{self.data} was cut to {state.st_size} bytes while it was open"
+        return None
+
+    def check_whole(self) -> None:
+        """Raise TierUnavailableError if the map may not be touched any more, pages of it being gone."""
+        lost = self.lost()
+        if lost is not None:
+            raise TierUnavailableError(self.name, lost)
 
     @contextmanager
     def held_open(self) -> Iterator[None]:
@@ -232,6 +254,7 @@ class Environment:
         not at all if it raised. Without a change nothing is committed.
         """
         with self._asking(), self._env.begin(write=True) as txn:
+            self.check_whole()
             commit = Commit(self, txn)
             yield commit
             commit.finish()

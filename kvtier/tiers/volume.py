@@ -97,7 +97,6 @@ class Volume:
             self._growth = Growth(self.env, self.slabs, sizes.min_free_bytes)
             self.opening: Listing | None = None
             """What ``listing`` would find, as it was read at opening; until it is asked for or changes."""
-            self._map_bytes = self.env.map_bytes
             self._stamp = self.env.directory.state().st_mtime_ns
             """When the file was last written by this process, by the file system's clock."""
             self.opening = self._take_stock()
@@ -107,7 +106,7 @@ class Volume:
         """Why the file cannot be used as it is: somebody has removed it, cut it, or written to it."""
         if self.env.given_up is not None:
             return self.env.given_up
-        lost = self._lost()
+        lost = self.env.lost()
         if lost is not None:
             return lost
         if self.env.directory.state().st_mtime_ns == self._stamp or not self.env.try_writing():
@@ -116,21 +115,6 @@ class Volume:
             return self._look_at_foreign_change()
         finally:
             self.env.done_trying()
-
-    def _lost(self) -> str | None:
-        """Why a look at the memory map would end the process: pages of it are gone."""
-        state = self.env.directory.state()
-        if state.st_nlink == 0:
-            return f"{self.env.data} was removed while it was open"
-        if state.st_size < self._map_bytes:
-            return f"{self.env.data} was cut to {state.st_size} bytes while it was open"
-        return None
-
-    def look_again(self) -> None:
-        """Raise TierUnavailableError if the map may not be touched any more, after something that took long."""
-        lost = self._lost()
-        if lost is not None:
-            raise TierUnavailableError(self.name, lost)
 
     def _look_at_foreign_change(self) -> str | None:
         """Who wrote to the file? Another kvtier has a lock on it. Anybody else may have left anything."""
@@ -260,12 +244,12 @@ class Volume:
                     return 0
                 taken, number = slots, commit.id
                 self._fill(taken, [(keys[i], blocks[i], labels[i]) for i in news])
-                self.look_again()
+                self.env.check_whole()
                 for slot, i in zip(taken, news, strict=True):
                     commit.add(keys[i], slot, labels[i])
         except BaseException:
             if (
-                taken and self._lost() is None and self.env.last_commit < number
+                taken and self.env.lost() is None and self.env.last_commit < number
             ):  # else it is not sure: nobody uses them until a restart
                 self.slots.free(slot for slot in taken if slot not in self._unwritable)
                 self._give_up_on_few()

@@ -64,14 +64,7 @@ def check_survivors(path: Path, host: int, disk: int, _: int, say: Say) -> dict[
 
 
 def use(
-    path: Path,
-    host: int,
-    disk: int,
-    say: Say,
-    *,
-    seed: int = 0,
-    while_open: Callable[[], None] | None = None,
-    at_rest: bool = False,
+    path: Path, host: int, disk: int, say: Say, *, seed: int = 0, while_open: Callable[[], None] | None = None
 ) -> dict[str, Any]:
     """Open a directory, read all of it, write until it evicts, flush, close, and open it again.
 
@@ -82,7 +75,6 @@ def use(
         say: Told of each stage.
         seed: Which prompts are written.
         while_open: The damage, if it is to be done to an open store that has been read in part.
-        at_rest: Do it when nothing is under way in the background.
 
     Returns:
         ``refused`` (the error at opening) or ``served`` (numbers of the blocks delivered after the
@@ -98,8 +90,6 @@ def use(
     wrong = 0
     if while_open is not None:
         wrong += sum(blocks.get(store, prompt)[1] for prompt in range(0, blocks.NUM_PROMPTS, 5))
-        if at_rest:
-            store.flush()
         say("damaging")
         while_open()
     say("reading")
