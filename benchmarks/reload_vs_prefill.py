@@ -29,7 +29,7 @@ from lib.text import prompt_ids
 
 from kvtier.calibrate.limits import RawDisk, best_memcpy
 from kvtier.calibrate.places import cache_dir
-from kvtier.calibrate.prices import price_machine
+from kvtier.calibrate.prices import machine_price
 from kvtier.econ.hardware import load_hardware
 from kvtier.errors import ConfigError
 from kvtier.format import FORMAT_VERSION
@@ -270,9 +270,7 @@ def gpu_price(device: str) -> tuple[float, str]:
     """Rent of a GPU, and where that figure is from."""
     name = torch.cuda.get_device_name(device)
     try:
-        found = price_machine(
-            load_hardware(), gpu=name, gpu_bytes=1, cores=1, machine_usd_per_hour=None, media=None
-        ).machine
+        found = machine_price(load_hardware(), name, cores=1)
     except ConfigError:
         sys.exit(f"reload_vs_prefill: no price is known for {name!r}; give --machine-usd-per-hour")
     return found.value, f"{found.source}, {found.date}"

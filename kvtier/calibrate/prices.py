@@ -78,7 +78,7 @@ def price_machine(
     Raises:
         ConfigError: A medium is unknown, two are for one tier, or the GPU's price is in no file.
     """
-    machine = _machine(hardware, gpu, cores, machine_usd_per_hour)
+    machine = machine_price(hardware, gpu, cores, machine_usd_per_hour)
     rent = None
     if gpu is not None:
         gb = gpu_bytes / 1e9
@@ -92,7 +92,12 @@ def price_machine(
     )
 
 
-def _machine(hardware: Hardware, gpu: str | None, cores: int, usd_per_hour: float | None) -> Figure:
+def machine_price(hardware: Hardware, gpu: str | None, cores: int, usd_per_hour: float | None = None) -> Figure:
+    """USD/h of a machine: as its user says, else of its GPU, else of its cores; see ``price_machine``.
+
+    Raises:
+        ConfigError: The GPU's price is in no file.
+    """
     if usd_per_hour is not None:
         return Figure(value=usd_per_hour, unit="USD/h", source="--machine-price", date=today(), kind="given")
     if gpu is None:

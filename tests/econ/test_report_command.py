@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -304,3 +305,25 @@ def test_without_the_library_nothing_is_begun(here, capsys, monkeypatch):
     assert status("--html", "page.html", "--model", "none") == 2
 
     assert "--html needs matplotlib" in capsys.readouterr().err
+
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+COMMITTED = {
+    "smollm2-2-cores": ("profile_smollm2", "--reload", RESULTS / "reload_vs_prefill.json"),
+    "llama-3.1-8b-h100": ("profile_llama-3.1-8b_h100",),
+}
+
+
+def words_of(page):
+    """What a page says, but for its pictures and for what it was made with."""
+    return re.sub(r"<svg.*?</svg>|<h2>Made with.*", "", page.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(("name", "made_of"), COMMITTED.items(), ids=COMMITTED)
+def test_a_committed_page_says_what_is_said_today(tmp_path, name, made_of):
+    profile, *more = made_of
+    page = tmp_path / "page.html"
+
+    assert status("--html", page, "--any-machine", "--profile", RESULTS / f"{profile}.json", *more) == 0
+    assert words_of(page) == words_of(ROOT / "docs" / "reports" / f"{name}.html"), "stale: run scripts/reports"
