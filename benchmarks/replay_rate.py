@@ -27,7 +27,7 @@ from lib.results import write_json
 from kvtier.calibrate.stats import interleave
 from kvtier.policy.registry import POLICIES
 from kvtier.sim.reading import open_trace
-from kvtier.sim.replay import Replay
+from kvtier.sim.replay import Replay, rare_collections
 from kvtier.sim.settings import Settings, TierSettings
 
 CAPACITY = 10_000
@@ -132,7 +132,8 @@ def tier(name: str, blocks: int, policy: str) -> TierSettings:
 
 def play_ours(path: Path, settings: Settings) -> dict[str, Any]:
     """A replay, the reading of its trace included."""
-    tally = Replay(open_trace(path), settings).run()
+    with rare_collections():  # as in the command
+        tally = Replay(open_trace(path), settings).run()
     return {"capacity": capacity_of(settings), "references": tally.references, "hits": tally.prefix_hits}
 
 

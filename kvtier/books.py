@@ -193,7 +193,8 @@ class Books:
             spare: A tier whose copies of descendants stay, for others who may still use them.
         """
         follow: list[Move] = []
-        for lost in list(self.index.subtree(node)):
+        family = list(self.index.subtree(node))
+        for lost in family:
             for tier in range(len(self.rules)):
                 if lost.tiers >> tier & 1:
                     if tier == spare:
@@ -203,6 +204,8 @@ class Books:
             lost.dead = True
             follow += self.settle(lost)
         self.index.detach(node)
+        for lost in family:  # or they keep each other until the garbage collector comes by
+            lost.parent = lost.below = None
         return follow
 
     def resolve(self, node: Node, *, spare: int | None = None) -> list[Move]:

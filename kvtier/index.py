@@ -75,7 +75,7 @@ class Node:
 
     @property
     def fastest(self) -> int:
-        """The first tier that can serve the block; the caller knows there is one."""
+        """The first tier that can serve the block; -1 if none can."""
         return (self.tiers & -self.tiers).bit_length() - 1
 
     @property
@@ -183,9 +183,8 @@ class PrefixIndex:
         """The leading run of ``keys`` that some tier can serve. Changes nothing."""
         tiers: list[int] = []
         stopped_by = None
-        resting, readable, get = self.resting, self.readable, self.nodes.get
-        for key in keys:
-            node = get(key)
+        resting, readable = self.resting, self.readable
+        for key, node in zip(keys, map(self.nodes.get, keys)):  # noqa: B905 (one for each)
             if node is not None and not node.dead:
                 held = node.tiers
             elif node is None and resting is not None and resting.find(key) >= 0:

@@ -258,7 +258,8 @@ class Placement:
                 node.changing = 0
             if src is not None and not keep:
                 used[src] -= 1
-                node.doomed &= ~(1 << src)
+                if node.doomed:
+                    node.doomed &= ~(1 << src)
             if dst is not None and node.dead:
                 node.doomed |= 1 << dst
             elif dst is not None:

@@ -86,28 +86,32 @@ class Sweep:
     def _evict(self, tier: int, count: int) -> int:
         """Send blocks out of a full tier and take their places: each is freed by its commit, ours starts now."""
         books, nodes, evicted = self._books, self._nodes, 0
+        drops, sinks = self._drops[tier], self._sinks
         victims = self._victims[tier]
         if victims is None:
             victims = self._victims[tier] = self._leavers(tier)
         for victim in islice(victims, count):
             node = nodes[victim]  # awake, since it was asked about
-            if self._sinks[tier]:
+            if sinks[tier]:
                 self._send_off(node, tier)
             else:
-                self._drop(node, tier)
+                drops.append(books.drop(node, tier))
+                if node.tiers:
+                    self._fall_back(node, tier)
             evicted += 1
         while evicted < count and (order := books.drop_stranger(tier)) is not None:
-            self._drops[tier].append(order)
+            drops.append(order)
             evicted += 1
         books.used[tier] += evicted
         return evicted
 
     def send_away(self, node: Node, tier: int) -> bool:
-        """Order a block out of a tier whether it is a leaf or not; False if no other tier has it or takes it.
+        """Order a block out of a tier; False if no other tier has it or takes it, and others hang on it.
 
         It sinks, where there is another tier below that it is worth a place in.
         """
-        if self._lies_near(node, tier) or self._would_sink(node.key, tier) or node.tiers & ~(1 << tier):
+        others = node.tiers & ~(1 << tier)
+        if self._lies_near(node, tier) or self._would_sink(node.key, tier) or others or node.is_leaf:
             self._books.rules[tier].policy.remove([node.key])
             self._send_off(node, tier)
             return True
@@ -174,14 +178,15 @@ class Sweep:
     def _send_off(self, node: Node, tier: int) -> None:
         """Order a block out of a tier: dropped if its copy here is worth little, or if it was found not to sink."""
         if not self._sinks[tier] or self._lies_near(node, tier):
-            self._drop(node, tier)
+            self._drops[tier].append(self._books.drop(node, tier))
+            self._fall_back(node, tier)
             return
         self._spare[tier + 1] -= 1
         node.tiers &= ~(1 << tier)
         self._books.begin(node, 3 << tier)
         self._copies[tier].append(make_move((node.key, tier, tier + 1, False)))
 
-    def _drop(self, node: Node, tier: int) -> None:
-        self._drops[tier].append(self._books.drop(node, tier))
-        if node.tiers and node.fastest > tier:
+    def _fall_back(self, node: Node, tier: int) -> None:
+        """A block was dropped from a tier: what is left of it may be a copy further down."""
+        if node.fastest > tier:  # never where nothing is left
             self._fallen.append(node)

@@ -381,8 +381,21 @@ GROUPS: tuple[Group, ...] = (
                 "for key in keys:\n            if key",
                 "a touched head is older than its tail",
             ),
-            Mutant("elif is_old and self._take_old(key):", "else:", "touching an absent name takes it up"),
-            Mutant("order.move_to_end(key)\n", "pass\n", "FIFO: a touch counts for nothing"),
+            Mutant("elif self._take_old(key):", "else:", "touching an absent name takes it up"),
+            Mutant(
+                "order.move_to_end(key)\n            return",
+                "pass\n            return",
+                "FIFO: a use counts for nothing",
+            ),
+            Mutant("order.move_to_end(key)\n            elif", "pass\n            elif", "FIFO after a restart"),
+            Mutant(
+                "in filter(order.__contains__, reversed(keys))", "in reversed(keys)", "touching an absent name raises"
+            ),
+            Mutant(
+                "filter(order.__contains__, reversed(keys))",
+                "filter(order.__contains__, keys)",
+                "its head leaves first",
+            ),
             Mutant("self._order:\n                del", "keys:\n                del", "removing an absent name raises"),
             Mutant("and not len(self):", ":", "a restart's batch forgets what is on the shelf"),
             Mutant("self._passed[key] = None", "self._order[key] = None", "a refused block becomes the newest"),
@@ -397,10 +410,10 @@ GROUPS: tuple[Group, ...] = (
             Mutant("self._left.remove(row)\n        return True", "return True", "a touched block is there twice"),
             Mutant("        self.touch(keys)\n", "        pass\n", "a prompt's tail stays younger than its head"),
             Mutant(
-                "bool(self._passed) or self._shelf is not None", "self._shelf is not None", "who was refused stays old"
+                "if not self._passed and self._shelf is None:", "if self._shelf is None:", "who was refused stays old"
             ),
             Mutant(
-                "bool(self._passed) or self._shelf is not None", "bool(self._passed)", "a use of the shelf is missed"
+                "if not self._passed and self._shelf is None:", "if not self._passed:", "a use of the shelf is missed"
             ),
         ),
     ),
@@ -502,7 +515,8 @@ GROUPS: tuple[Group, ...] = (
             Mutant("for num in sorted(self._buckets):", "for num in list(self._buckets):", "the most used leave first"),
             Mutant("if num > 1:", "if num > 2:", "blocks used twice never leave"),
             Mutant("yield from self._sweep(1, evictable)", "pass", "blocks used once never leave"),
-            Mutant("del self._uses[key]", "pass", "a victim is still counted"),
+            Mutant("del uses[key]", "pass", "a victim is still counted"),
+            Mutant("if not bucket:\n                del", "if False:\n                del", "empty buckets are kept"),
             Mutant(
                 "if not self._buckets[num]:\n            del",
                 "if self._buckets[num]:\n            del",
@@ -734,16 +748,22 @@ GROUPS: tuple[Group, ...] = (
             Mutant(
                 "(self._protected, self._probation, self._window)", "(self._protected, self._probation)", "still held"
             ),
-            Mutant(
-                "uses(candidate, 0) >= uses(victim, 0)", "uses(candidate, 0) > uses(victim, 0)", "heads leave first"
-            ),
-            Mutant("uses(candidate, 0) >= uses(victim, 0)", "True", "a scan drives out what is asked for often"),
+            Mutant("or num >= uses(victim, 0)", "or num > uses(victim, 0)", "heads leave first"),
+            Mutant("or num >= uses(victim, 0)", "or True", "a scan drives out what is asked for often"),
+            Mutant("num >= _MOST_USES or ", "", "of two that are asked for always the newcomer leaves"),
+            Mutant("_MOST_USES if candidate", "0 if candidate", "what is asked for stays although nobody contends"),
+            Mutant("victim not in waiting and", "", "a head on probation is asked about in each sweep"),
+            Mutant("candidate not in waiting and", "", "a head in the window is asked about in each sweep"),
+            Mutant("waiting.add(key)", "pass", "a head is asked about in each sweep"),
+            Mutant("self._waiting.discard(key)", "pass", "a head never leaves"),
+            Mutant("self._waiting.difference_update(keys)", "pass", "who comes back after it waited never leaves"),
             Mutant("probation if victim in probation else protected", "probation", "a protected victim raises"),
             Mutant("del window[candidate]\n                    probation", "probation", "a winner is there twice"),
             Mutant("probation[candidate] = None", "pass", "a winner is lost"),
-            Mutant("if num < _MOST_USES:", "if num < 1:", "counts go to one"),
+            Mutant("self._uses.update(keys)", "self._uses.update(dict.fromkeys(keys, 0))", "no use is counted"),
+            Mutant("min(num, _MOST_USES) >> 1", "num >> 1", "uses above fifteen are remembered"),
             Mutant("self._uses_left -= len(keys)", "self._uses_left -= 1", "counts are halved late"),
-            Mutant("num >> 1 for", "num for", "counts are never halved"),
+            Mutant("min(num, _MOST_USES) >> 1", "min(num, _MOST_USES)", "counts are never halved"),
             Mutant("if num > 1}", "}", "names that were asked for once are remembered for ever"),
             Mutant("self._uses_left = self._sample\n", "pass\n", "counts are halved at every request"),
             Mutant("yield next(protected) if key is None else key", "yield key", "protected blocks never leave"),
@@ -807,9 +827,10 @@ GROUPS: tuple[Group, ...] = (
             Mutant("self._floor = worth", "pass", "the floor never rises"),
             Mutant("if standing is None or standing.turn != turn:", "if standing is None:", "a former self leaves"),
             Mutant("if standing.worth > worth:", "if False:", "uses do not count"),
-            Mutant("refused.append(entry)", "pass", "a refused block is lost"),
+            Mutant("refused.append(heapq.heappop(heap))", "heapq.heappop(heap)", "a refused block is lost"),
+            Mutant("self._num_inserted += len(keys)", "pass", "blocks of equal worth change places"),
             Mutant("if len(self._heap) > 2 * len(self._held) + 1000:", "if False:", "grows with every insertion"),
-            Mutant("self._level + best, self", "self._floor + best, self", "a tail above its head"),
+            Mutant("self._heap, self._level, 0.0", "self._heap, self._floor, 0.0", "a tail above its head"),
             Mutant(
                 "standing.worth, standing.turn, key) for", "1e9, standing.turn, key) for", "order lost at a clean-up"
             ),
@@ -828,13 +849,14 @@ GROUPS: tuple[Group, ...] = (
             ),
             Mutant("filter(since.__contains__, keys)", "keys", "what is not held has a time"),
             Mutant("self._times[0] <= last", "self._times[0] < last", "lapses late"),
-            Mutant("if since == time_s:", "if True:", "one used since lapses"),
-            Mutant("self._file(since, [key])", "pass", "one used since never lapses"),
+            Mutant("by_time[since].append(key)", "by_time[time_s].append(key)", "one used since lapses"),
+            Mutant("by_time.pop(None, None)", "pass", "what is gone has a time"),
+            Mutant("self._file(since, later)", "pass", "one used since never lapses"),
             Mutant(
                 "sorted(dict.fromkeys(due), key=self._depth, reverse=True)", "dict.fromkeys(due)", "a head lapses first"
             ),
             Mutant("sorted(dict.fromkeys(due)", "sorted(due", "named twice"),
-            Mutant("self._file(self._since[key], [key])", "pass", "named once, and never again"),
+            Mutant("self._file(time_s, due)", "pass", "named once, and never again"),
             Mutant("del self._since[victim]", "pass", "a victim lapses"),
             Mutant("self.inner.touch(keys)", "pass", "the inner policy sees no use"),
             Mutant("self.inner.remove(keys)", "pass", "the inner policy orders what is gone"),
@@ -1281,16 +1303,15 @@ GROUPS: tuple[Group, ...] = (
                 "a policy is told of a block in the midst of its sweep",
             ),
             Mutant(
-                "if node.tiers and node.fastest > tier:",
+                "if node.fastest > tier:",
                 "if node.tiers:",
                 "who lies above is arranged by what is below",
             ),
             Mutant("self._books.rules[tier].policy.remove([node.key])", "pass", "a policy orders who expired"),
             Mutant(
-                " or node.tiers & ~(1 << tier):\n            self._books",
-                ":\n            self._books",
-                "who lies far below is lost when its time is over",
+                " or others or node.is_leaf:", " or node.is_leaf:", "who lies far below is lost when its time is over"
             ),
+            Mutant(" or others or node.is_leaf:", " or True:", "a head whose time is over leaves its tail"),
         ),
     ),
     Group(
@@ -2083,10 +2104,11 @@ GROUPS: tuple[Group, ...] = (
             Mutant("                self.strangers.pop(tier, key)\n", "", "a stranger is sent off twice"),
             Mutant("if tier == spare:", "if False:", "what others may still use is dropped"),
             Mutant(
-                "        self.index.detach(node)\n        return follow",
-                "        return follow",
+                "        self.index.detach(node)\n        for lost",
+                "        for lost",
                 "what was given up is still somebody's child",
             ),
+            Mutant("lost.parent = lost.below = None", "pass", "what was given up stays in memory"),
             Mutant("del siblings[tier, key]", "pass", "a stranger that left is taken up"),
             Mutant("self.arranging[node.fastest]", "self.arranging[0]", "who falls back on a copy is old there"),
             Mutant(

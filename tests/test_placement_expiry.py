@@ -1,5 +1,7 @@
 """Blocks whose time is over, and blocks that are not worth writing. ``core_helpers`` explains the notation."""
 
+import gc
+
 import pytest
 from core_helpers import Clock, Closed, Only, carry_out, chain, key, keys, make, put, show, tiers, used, word
 
@@ -51,6 +53,19 @@ def test_a_block_whose_time_is_over_goes_from_the_last_tier(clock):
     assert (show(plan), placement.match(keys("a")).stopped_by) == (["a:0>-"], "not_held")
     carry_out(placement, plan)
     assert used(placement) == [0]
+
+
+def test_a_prompt_that_is_given_up_leaves_no_cycles_in_memory():
+    placement = make(4)
+    put(placement, "abcd")
+    gc.collect()
+    gc.disable()
+    try:
+        carry_out(placement, placement.forget(key("a"), 0))
+        assert used(placement) == [0]
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_a_use_keeps_a_prompt_alive(clock):

@@ -22,9 +22,13 @@ from kvtier.policy.s3fifo import S3FIFO
 from kvtier.policy.sieve import Sieve
 from kvtier.policy.sweeping import Aside
 from kvtier.policy.ttl import TTL
+from kvtier.policy.wtinylfu import WTinyLFU
 from kvtier.testing.policies import name, names, nobody, sweep_all, take
 
-POLICIES = {"fifo": lambda _: FIFO(), "sieve": lambda _: Sieve(), "s3fifo": S3FIFO}
+POLICIES = {"fifo": lambda _: FIFO(), "sieve": lambda _: Sieve(), "s3fifo": S3FIFO, "wtinylfu": WTinyLFU}
+
+IN_ONE_SWEEP = sorted(set(POLICIES) - {"wtinylfu"})
+"""Those that come back to a head in the sweep that took its tail; the other one in the next sweep."""
 
 prompts = st.text("ab", min_size=1, max_size=4)
 histories = st.lists(prompts, min_size=1, max_size=40)
@@ -191,7 +195,7 @@ def test_a_head_used_while_it_waits_keeps_its_place_among_the_used(name):
     placement.check()
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", IN_ONE_SWEEP)
 @given(history=histories, capacity=st.integers(1, 8), uses=st.lists(prompts, max_size=10), lost=st.lists(prompts))
 @settings(max_examples=60, deadline=None)
 def test_who_waits_is_found_when_everything_must_leave(name, history, capacity, uses, lost):

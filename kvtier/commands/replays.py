@@ -13,7 +13,7 @@ from kvtier.econ.profile import Profile
 from kvtier.errors import ConfigError
 from kvtier.policy.registry import ADMISSIONS, POLICIES
 from kvtier.sim.costs import Bill
-from kvtier.sim.replay import Replay
+from kvtier.sim.replay import Replay, rare_collections
 from kvtier.sim.settings import Settings, TierSettings, parse_capacity, parse_tier
 from kvtier.sim.tally import rates, tier_rows
 from kvtier.sim.trace import Trace
@@ -101,7 +101,7 @@ def replayed(trace: Trace, settings: Settings, profile: Profile | None, history:
 
     meter = None if profile is None else Meter(profile, settings, trace.block_tokens)
     replay = Replay(trace, settings, **({} if profile is None else speeds(profile, settings, trace.block_tokens)))
-    with counted("requests") as count:
+    with counted("requests") as count, rare_collections():
         for served in replay.serve():
             count()
             if meter is not None:

@@ -47,15 +47,15 @@ class GDSF:
 
     def insert(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.insert``. O(log n) a name."""
-        best = 0.0
-        for key in reversed(keys):
+        held, heap, level, best = self._held, self._heap, self._level, 0.0
+        for num, key in enumerate(reversed(keys), self._num_inserted + 1):
             depth = self._depth(key)
             cost = self._recompute_s(depth)
             best = max(best, cost)
-            self._num_inserted += 1
-            standing = _Standing(cost, self._level + best, self._num_inserted - (depth << _TURN_BITS))
-            self._held[key] = standing
-            heapq.heappush(self._heap, (standing.worth, standing.turn, key))
+            worth, turn = level + best, num - (depth << _TURN_BITS)
+            held[key] = _Standing(cost, worth, turn)
+            heapq.heappush(heap, (worth, turn, key))
+        self._num_inserted += len(keys)
         if len(self._heap) > 2 * len(self._held) + 1000:
             self._compact()
 
@@ -88,20 +88,20 @@ class GDSF:
         """See ``EvictionPolicy.evict``. O(log n) a name."""
         refused: list[tuple[float, int, BlockHash]] = []
         try:
-            while self._heap:
-                entry = heapq.heappop(self._heap)
-                worth, turn, key = entry
+            while heap := self._heap:
+                worth, turn, key = heap[0]
                 standing = self._held.get(key)
                 if standing is None or standing.turn != turn:
-                    continue
-                if standing.worth > worth:
-                    heapq.heappush(self._heap, (standing.worth, turn, key))
+                    heapq.heappop(heap)
+                elif standing.worth > worth:
+                    heapq.heapreplace(heap, (standing.worth, turn, key))
                 elif evictable(key):
+                    heapq.heappop(heap)
                     del self._held[key]
                     self._floor = worth
                     yield key
                 else:
-                    refused.append(entry)
+                    refused.append(heapq.heappop(heap))
         finally:
             for entry in refused:
                 heapq.heappush(self._heap, entry)

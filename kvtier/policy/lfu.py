@@ -73,9 +73,11 @@ class LFU:
         return len(self._uses)
 
     def _sweep(self, num: int, evictable: Evictable) -> Generator[BlockHash]:
-        for key in sweep(self._buckets[num], evictable):
-            del self._uses[key]
-            self._discard_empty(num)
+        uses, bucket = self._uses, self._buckets[num]
+        for key in sweep(bucket, evictable):
+            del uses[key]
+            if not bucket:
+                del self._buckets[num]
             yield key
 
     def _discard_empty(self, num: int) -> None:

@@ -42,11 +42,15 @@ class LRU:
 
     def touch(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.touch``."""
-        order, is_old = self._order, bool(self._passed) or self._shelf is not None
+        order = self._order
+        if not self._passed and self._shelf is None:
+            for key in filter(order.__contains__, reversed(keys)):
+                order.move_to_end(key)
+            return
         for key in reversed(keys):
             if key in order:
                 order.move_to_end(key)
-            elif is_old and self._take_old(key):
+            elif self._take_old(key):
                 order[key] = None
 
     def arrange(self, keys: Sequence[BlockHash]) -> None:

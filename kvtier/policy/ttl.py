@@ -14,6 +14,7 @@ when the cache is made (Google).
 from __future__ import annotations
 
 import heapq
+from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 
@@ -110,22 +111,23 @@ class TTL:
     def lapsed(self) -> list[BlockHash]:
         """See ``Expiring.lapsed``."""
         last = self._clock() - self._ttl_s
-        over: list[BlockHash] = []
+        over: list[tuple[float, list[BlockHash]]] = []
         while self._times and self._times[0] <= last:
             time_s = heapq.heappop(self._times)
             names = self._groups.pop(time_s)
             self._entries -= len(names)
-            due: list[BlockHash] = []
-            for key in names:
-                since = self._since.get(key)
-                if since == time_s:
-                    due.append(key)
-                elif since is not None:
-                    self._file(since, [key])
-            over += sorted(dict.fromkeys(due), key=self._depth, reverse=True)
-        for key in over:  # named again unless it is dropped
-            self._file(self._since[key], [key])
-        return over
+            by_time = defaultdict[float | None, list[BlockHash]](list)
+            for key, since in zip(names, map(self._since.get, names), strict=True):
+                by_time[since].append(key)
+            by_time.pop(None, None)  # those that are gone
+            if due := by_time.pop(time_s, None):
+                over.append((time_s, sorted(dict.fromkeys(due), key=self._depth, reverse=True)))
+            for since, later in by_time.items():
+                assert since is not None
+                self._file(since, later)
+        for time_s, due in over:  # named again unless it is dropped
+            self._file(time_s, due)
+        return [key for _, due in over for key in due]
 
     def _file(self, time_s: float, names: list[BlockHash]) -> None:
         group = self._groups.get(time_s)

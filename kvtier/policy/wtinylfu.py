@@ -20,7 +20,7 @@ that of a prompt larger than the window the rest enters probation without a cont
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Generator, Sequence
 
 from kvtier.hashing import BlockHash
@@ -43,11 +43,13 @@ class WTinyLFU:
         self._window_blocks = max(1, capacity_blocks // 100)
         self._protected_blocks = (capacity_blocks - self._window_blocks) * 4 // 5
         self._uses_left = self._sample = _USES_PER_BLOCK * capacity_blocks
-        self._uses: dict[BlockHash, int] = {}
-        """How often names were asked for, halved from time to time; fifteen at most."""
+        self._uses = Counter[BlockHash]()
+        """How often names were asked for, halved from time to time; what is above fifteen counts as fifteen."""
         self._window: Queue = OrderedDict()
         self._probation: Queue = OrderedDict()
         self._protected: Queue = OrderedDict()
+        self._waiting: set[BlockHash] = set()
+        """Names that others must leave before. They contend as before, and are refused without being asked about."""
 
     def insert(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.insert``."""
@@ -75,20 +77,27 @@ class WTinyLFU:
 
     def remove(self, keys: Sequence[BlockHash]) -> None:
         """See ``EvictionPolicy.remove``."""
+        self._waiting.difference_update(keys)
         for key in keys:
             for queue in (self._protected, self._probation, self._window):
                 if key in queue:
                     del queue[key]
                     break
 
+    def reconsider(self, key: BlockHash) -> None:
+        """See ``Reconsidering.reconsider``."""
+        self._waiting.discard(key)
+
     def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``."""
         window, probation, protected = self._window, self._probation, self._protected
-        uses, newcomers, main = self._uses.get, walk(window), self._walk_main()
+        uses, waiting = self._uses.get, self._waiting
+        newcomers, main = walk(window), self._walk_main()
         candidate, victim = next(newcomers), next(main)
         while True:
-            if victim is not None and (candidate is None or uses(candidate, 0) >= uses(victim, 0)):
-                leaves = evictable(victim)
+            num = _MOST_USES if candidate is None else uses(candidate, 0)
+            if victim is not None and (num >= _MOST_USES or num >= uses(victim, 0)):
+                leaves = victim not in waiting and evictable(victim)
                 if leaves:
                     del (probation if victim in probation else protected)[victim]
                 if leaves and candidate is not None:
@@ -97,7 +106,7 @@ class WTinyLFU:
                     candidate = next(newcomers)
                 key, victim = victim, next(main)
             elif candidate is not None:
-                leaves = evictable(candidate)
+                leaves = candidate not in waiting and evictable(candidate)
                 if leaves:
                     del window[candidate]
                 key, candidate = candidate, next(newcomers)
@@ -105,20 +114,17 @@ class WTinyLFU:
                 return
             if leaves:
                 yield key
+            elif leaves is None:
+                waiting.add(key)
 
     def __len__(self) -> int:
         return len(self._window) + len(self._probation) + len(self._protected)
 
     def _count(self, keys: Sequence[BlockHash]) -> None:
-        uses = self._uses
-        get = uses.get
-        for key in keys:
-            num = get(key, 0)
-            if num < _MOST_USES:
-                uses[key] = num + 1
+        self._uses.update(keys)
         self._uses_left -= len(keys)
         if self._uses_left <= 0:
-            self._uses = {key: num >> 1 for key, num in uses.items() if num > 1}
+            self._uses = Counter({key: min(num, _MOST_USES) >> 1 for key, num in self._uses.items() if num > 1})
             self._uses_left = self._sample
 
     def _walk_main(self) -> Generator[BlockHash | None]:

@@ -74,7 +74,7 @@ def _request(record: Mapping[str, Any], block_tokens: int) -> Request:
     ids = entries(record, "hash_ids")
     if len(ids) > MAX_PROMPT_BLOCKS:
         raise MalformedError(f"{len(ids)} ids are more than a prompt may have ({MAX_PROMPT_BLOCKS})")
-    if any(type(each) is not int or not 0 <= each <= _MAX_ID for each in ids):
+    if ids and (set(map(type, ids)) != {int} or min(ids) < 0 or max(ids) > _MAX_ID):
         raise MalformedError(f"'hash_ids' must be whole numbers from 0 to {_MAX_ID}")
     if len(ids) not in {tokens // block_tokens, -(-tokens // block_tokens)}:
         raise MalformedError(f"{len(ids)} ids do not fit {tokens} tokens in blocks of {block_tokens}")

@@ -21,7 +21,7 @@ from kvtier.econ.profile import Profile
 from kvtier.errors import ConfigError
 from kvtier.policy.registry import POLICIES
 from kvtier.sim.costs import Meter, speeds
-from kvtier.sim.replay import Replay
+from kvtier.sim.replay import Replay, rare_collections
 from kvtier.sim.settings import TIER_NAMES, Settings, TierSettings
 from kvtier.sim.tally import rates, tier_rows
 from kvtier.sim.trace import Trace
@@ -66,9 +66,10 @@ def measure(job: Job) -> dict[str, Any]:
     began_s = time.perf_counter()
     replay = Replay(trace, settings, **({} if profile is None else speeds(profile, settings, trace.block_tokens)))
     meter = Meter(profile, settings, trace.block_tokens) if job.costs and profile is not None else None
-    for served in replay.serve():
-        if meter is not None:
-            meter.watch(served)
+    with rare_collections():
+        for served in replay.serve():
+            if meter is not None:
+                meter.watch(served)
     seconds = time.perf_counter() - began_s
     tally = replay.tally
     return {

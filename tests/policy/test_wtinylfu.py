@@ -167,12 +167,44 @@ def test_all_counts_are_halved_after_ten_requests_for_each_block_of_the_capacity
     assert policy._uses == {one: 2, two: 1, four: 6}
 
 
-def test_no_count_goes_beyond_fifteen():
-    policy = WTinyLFU(10)
-
+@pytest.mark.parametrize(("asked", "victim"), [(14, 2), (15, 1), (99, 1)])
+def test_what_is_asked_for_fifteen_times_is_asked_for_as_often_as_anything(asked, victim):
+    policy = WTinyLFU(100)
+    policy.insert(names(1))
+    policy.insert(names(2))  # and 1 goes on probation
     policy.touch(names(*[1] * 99))
+    policy._probation.update(dict.fromkeys(names(1)))
+    policy._protected.clear()
+    policy.touch(names(*[2] * asked))
 
-    assert policy._uses == dict.fromkeys(names(1), 15)
+    assert take(policy, 1) == names(victim)
+
+
+def test_more_than_fifteen_uses_are_not_remembered():
+    policy = WTinyLFU(10)
+    one, two = names(1, 2)
+
+    policy.touch([one] * 99)
+    policy.touch([two])
+
+    assert policy._uses == {one: 7}
+
+
+def test_who_was_refused_for_others_is_not_asked_about_until_told():
+    policy = full()
+    asked = []
+
+    def never(key):
+        asked.append(key)
+
+    assert take(policy, 1, never) == []
+    assert take(policy, 1, never) == []
+    assert len(asked) == len(policy) == len(set(asked))
+    policy.reconsider(asked[3])
+    policy.remove([asked[4]])
+    policy.insert([asked[4]])
+    assert take(policy, 9, lambda key: asked.append(key) or True) == asked[-2:]
+    assert set(asked[-2:]) == {asked[3], asked[4]}
 
 
 def test_the_table_of_counts_holds_no_more_names_than_the_sample_and_those_left_of_the_last():

@@ -4,6 +4,7 @@ A prompt is a word whose letters are blocks: ``"abc"`` and ``"abd"`` share two. 
 ``hits read written evicted expired lost held``.
 """
 
+import gc
 from collections import OrderedDict, deque
 
 import pytest
@@ -14,7 +15,7 @@ from sim.traces import watched
 
 from kvtier.errors import ConfigError
 from kvtier.policy.registry import POLICIES
-from kvtier.sim.replay import Replay
+from kvtier.sim.replay import Replay, rare_collections
 from kvtier.sim.settings import Settings, parse_tier
 from kvtier.sim.trace import Request
 
@@ -394,3 +395,33 @@ def test_a_replay_yields_what_was_found_before_it_is_stored():
     seen = [(request.blocks, list(match.tiers), made.placement.used_blocks(0)) for request, match in made.serve()]
 
     assert seen == [([0, 1], [], 0), ([0, 1, 2], [0, 0], 2)]
+
+
+# Memory
+
+
+def test_collections_are_rare_until_the_replay_is_over():
+    before = gc.get_threshold()
+    with rare_collections():
+        assert gc.get_threshold()[0] > 50 * before[0]
+    assert gc.get_threshold() == before
+
+
+def test_collections_are_as_before_after_a_replay_that_failed():
+    before = gc.get_threshold()
+    with pytest.raises(ZeroDivisionError), rare_collections():
+        assert 1 / 0
+    assert gc.get_threshold() == before
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_replay_leaves_nothing_to_the_garbage_collector(policy):
+    tier = parse_tier(f"device=6:{policy}" + ":ttl=3s" * (policy == "ttl"))
+    made = Replay(Prompts(["abcd", "abx", "pqrst", "ab", "vwxyz"] * 40), Settings(tiers=[tier]))
+    gc.collect()
+    gc.disable()
+    try:
+        made.run()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
