@@ -1332,9 +1332,9 @@ GROUPS: tuple[Group, ...] = (
         tests=("tests/tiers/test_disk.py",),
         mutants=(
             Mutant(
-                "if piece is None or not self._source.reaches(record, stop):",
-                "if piece is None:",
-                "a cut file ends all",
+                "np.copyto(piece, view[start:stop])\n            return piece",
+                "return view[start:stop]",
+                "what is verified is not what is copied",
             ),
         ),
     ),
@@ -1394,8 +1394,16 @@ GROUPS: tuple[Group, ...] = (
         tests=("tests/tiers/test_disk.py",),
         mutants=(
             Mutant("if record is None:", "if False:", "an unreadable record is an error kvtier does not know"),
-            Mutant("header.label != label", "False", "another prompt's block is served"),
-            Mutant("and not self._slabs.reaches(places[i])", "and False", "a cut file ends the process"),
+            Mutant("found != expected", "False", "another prompt's block is served"),
+            Mutant("check.finish()", "pass", "a record in the page cache is never verified"),
+            Mutant("_compare(key, check.named.label, label)", "pass", "so is one in the page cache"),
+            Mutant(
+                "check.add(target.reshape(-1))", "check.add(record[self.header :])", "what is verified is not the copy"
+            ),
+            Mutant("record[: self.header].copy()", "record[: self.header]", "a header changes after it was read"),
+            Mutant(
+                "self._copy_out(key, record.copy(), out, label)", "self._copy_out(key, record, out, label)", "strides"
+            ),
         ),
     ),
     Group(
@@ -2697,16 +2705,53 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        file="kvtier/tiers/mapguard.py",
+        tests=("tests/tiers/test_mapguard.py",),
+        mutants=(
+            Mutant("start <= address", "start < address", "the first byte of a map is not watched"),
+            Mutant("address < stop", "address <= stop", "the map behind is watched"),
+            Mutant("guard.hit = True", "pass", "zeros are taken for what the file holds"),
+            Mutant("_state.action is not None:", "False:", "a foreign fault never ends"),
+            Mutant("if code <= 0:", "if code < 0:", "a signal that was sent is lost"),
+            Mutant("if code <= 0:", "if True:", "a fault is met twice"),
+            Mutant("(*_state.watched, (start", "((start", "one map is watched at a time"),
+            Mutant("each[2] is not self or", "", "to release one map releases another's"),
+            Mutant("start not in {None, each[0]}", "False", "to release one map releases all"),
+            Mutant("if names == [name]:", "if names:", "every map is watched"),
+            Mutant("address // mmap.PAGESIZE * mmap.PAGESIZE", "address", "only the first byte of a page is mended"),
+            Mutant("ctypes.byref(_state.before), None)", "None, None)", "a foreign fault never ends"),
+        ),
+    ),
+    Group(
+        file="kvtier/doctor/reading.py",
+        tests=("tests/tiers/test_mapguard.py",),
+        mutants=(
+            Mutant("guard.watch_maps_of(data)", "pass", "a page that is gone ends the command"),
+            Mutant("guard.release()", "pass", "addresses are watched that may be another's"),
+            Mutant("if guard.hit:", "if False:", "zeros are reported as what the file holds"),
+        ),
+    ),
+    Group(
         file="kvtier/tiers/environment.py",
         tests=(
             "tests/tiers/test_environment.py",
             "tests/tiers/test_disk.py",
             "tests/tiers/test_volume.py",
+            "tests/tiers/test_mapguard.py",
             "tests/test_sharing.py::test_another_size_is_refused_while_the_directory_is_open_and_taken_afterwards",
             "tests/test_sharing.py::test_without_its_lock_file_a_directory_in_use_is_not_joined",
             "tests/test_sharing.py::test_a_reader_in_another_process_keeps_what_it_reads_from_being_written_over",
         ),
         mutants=(
+            Mutant(
+                "self.guard.watch_maps_of(self.data)", "pass", "LMDB's look at a page that is gone ends the process"
+            ),
+            Mutant("self.guard.release()  # before", "pass  # before", "addresses are watched that may be another's"),
+            Mutant("if self.guard.hit:  # mean", "if False:  # mean", "what was read as zeros is returned"),
+            Mutant("self.check_whole()  # or what", "pass  # or what", "what was made of zeros is kept"),
+            Mutant(
+                " if self.guard.hit else None", " if False else None", "a page that could not be read is overlooked"
+            ),
             Mutant("if state.st_nlink == 0:", "if False:", "blocks go to a file that nobody finds again"),
             Mutant("if state.st_size < self._whole_bytes:", "if False:", "a cut file ends the process"),
             Mutant("            self._prove_sound()\n", "            pass\n", "a damaged file ends the process"),

@@ -311,6 +311,19 @@ def test_a_copy_found_damaged_on_its_way_up_is_gone_though_a_listing_still_has_i
     assert (tiers(placement, "a"), used(placement)) == ([0], [1, 0])
 
 
+def test_a_block_taken_by_another_while_its_copy_above_is_dropped_is_listed_no_more():
+    placement = shared(memory=1)
+    put(placement, "a")
+    carry_out(placement, placement.plan_copy_down(keys("a")))
+    plan = placement.plan_write(chain("x"))
+    assert show(plan) == ["a:0>-", "x:->0"]
+    assert placement.vanish(1, keys("a")) == []
+    carry_out(placement, plan)
+
+    assert key("a") not in placement.index.nodes
+    assert used(placement) == [1, 0]
+
+
 # Reconciled
 
 

@@ -153,8 +153,10 @@ def test_no_policy_is_told_of_a_block_that_falls_back_while_its_sweep_is_open():
 # Victims that sink together
 
 
-def test_victims_of_a_plan_reach_the_tier_below_in_the_order_in_which_they_left():
-    placement = make(3, 3)
+@pytest.mark.parametrize("stranger", [[], ["pq"]], ids=["alone", "beside a stranger"])
+def test_victims_of_a_plan_reach_the_tier_below_in_the_order_in_which_they_left(stranger):
+    placement = make(3, 3 + len(stranger))
+    placement.discover(1, entries(*stranger))
     put(placement, "ab")
     put(placement, "c")
 
@@ -312,6 +314,39 @@ def test_a_head_refused_in_one_of_several_tiers_leaves_once_it_may():
     put(placement, "c", dst=1)  # ab leaves, a was refused for it
 
     assert show(write(placement, "d", dst=1)) == ["a:1>-", "d:->1"]
+
+
+@pytest.mark.parametrize("stranger", [[], ["pq"]], ids=["alone", "beside a stranger"])
+def test_a_promoted_block_leaves_the_tier_below(stranger):
+    placement = make(1, 2)
+    placement.discover(1, entries(*stranger))
+    put(placement, "a", dst=1)
+
+    assert show(placement.commit(placement.plan_promote(keys("a")))) == ["a:1>-"]
+
+
+def test_a_copy_on_its_way_out_is_not_dropped_again_though_its_block_sinks_and_a_listing_still_has_it():
+    placement = make(1, 1, 1, durable=[2])
+    put(placement, "a")
+    carry_out(placement, placement.plan_copy_down(keys("a")))
+    put(placement, "v", dst=1)
+    plan = write(placement, "n")
+
+    assert show(plan) == ["a:2>-", "v:1>2", "a:0>1", "n:->0"]
+    placement.reconcile(2, Listing.of(entries("a")))
+
+    assert placement.commit(plan) == [], "it is not dropped once more"
+    assert [tiers(placement, each) for each in "anv"] == [[1], [0], [2]]
+
+
+def test_a_block_that_was_moved_once_is_taken_up_where_a_listing_has_it_again():
+    placement = make(1, 2, durable=[1])
+    put(placement, "a")
+    carry_out(placement, placement.plan_copy_down(keys("a")))
+    assert placement.vanish(1, keys("a")) == []
+    placement.reconcile(1, Listing.of(entries("a")))
+
+    assert used(placement) == [1, 1]
 
 
 def test_a_block_that_sinks_is_not_dropped_again_where_a_listing_still_has_it():

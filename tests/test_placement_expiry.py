@@ -101,9 +101,10 @@ def test_a_block_whose_time_is_over_is_dropped_where_it_has_a_copy_below(clock):
     assert tiers(placement, "a") == [1]
 
 
-def test_a_block_whose_time_is_over_is_dropped_where_it_lies_far_below_and_cannot_sink(clock):
+@pytest.mark.parametrize("prompt", ["a", "ab"])
+def test_a_block_whose_time_is_over_is_dropped_where_it_lies_far_below_and_cannot_sink(clock, prompt):
     placement = mortal(clock, (1, 10.0), (1, None), (2, None), durable=[2])
-    put(placement, "a", dst=2)
+    put(placement, prompt, dst=2)
     carry_out(placement, placement.plan_promote(keys("a")))
     put(placement, "x", dst=1)
     placement.lease(keys("x"), "me", 1.0)
@@ -111,7 +112,7 @@ def test_a_block_whose_time_is_over_is_dropped_where_it_lies_far_below_and_canno
     clock.now_s = 10.0
 
     assert show(placement.plan_expire()) == ["a:0>-"]
-    assert tiers(placement, "a") == [2]
+    assert tiers(placement, prompt) == [2] * len(prompt)
 
 
 def test_who_sinks_in_time_makes_room_below(clock):

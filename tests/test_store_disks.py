@@ -152,7 +152,7 @@ def test_a_map_that_stays_full_is_tried_less_and_less_often(path, monkeypatch):
     monkeypatch.setattr("kvtier.tiers.growth.time.monotonic", lambda: clock[0])
     monkeypatch.setattr("kvtier.tiers.growth.NO_GROWTH_S", 5.0)
     waits = []
-    with patch("kvtier.tiers.environment._map_bytes", lambda *_: 60 * 4096), closing(disk(path, 64)) as tier:
+    with patch("kvtier.tiers.layout.Layout.map_bytes", lambda *_: 60 * 4096), closing(disk(path, 64)) as tier:
         for _ in range(3):
             with pytest.raises(TierFullError, match="the LMDB map is full"):
                 put(tier, *range(64))

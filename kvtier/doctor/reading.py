@@ -37,6 +37,7 @@ from kvtier.tiers.directory import DAMAGED, DATA, Directory
 from kvtier.tiers.entries import read_entries
 from kvtier.tiers.journal import BOOKS, Books
 from kvtier.tiers.layout import Layout
+from kvtier.tiers.mapguard import MapGuard
 from kvtier.tiers.structure import structural_problem
 
 REBUILT = "kvtier.rebuilt"
@@ -307,12 +308,17 @@ def _opened(directory: Path, *, readonly: bool, lock: bool) -> Iterator[Any]:
         )
     except (lmdb.Error, OSError) as exc:
         raise TierUnavailableError("doctor", f"cannot open {data}: {exc}") from exc
+    guard = MapGuard()
+    guard.watch_maps_of(data)
     try:
         yield env
     except lmdb.Error as exc:
         raise TierUnavailableError("doctor", f"{data}: {exc}") from exc
     finally:
+        guard.release()
         env.close()
+    if guard.hit:
+        raise TierUnavailableError("doctor", f"{data}: a page could not be read")
 
 
 def _databases(env: Any, data: Path) -> dict[str, Any]:

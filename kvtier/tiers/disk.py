@@ -15,11 +15,11 @@ last committed state; several blocks share a commit to pay for the sync.
 
 Records in the page cache are read through the map, where a copy runs at memory speed. Others are
 read directly, as one queue of small requests (``kvtier.tiers.requests``). Every record is
-verified before it is copied out.
+verified, and it is memory of this process that is, not the map.
 
-A file that is cut, removed or damaged under the open tier would end the process through the map. So the
-file is looked at before every call. What is found wrong makes the tier unavailable, and the next call
-opens the directory anew, as a restart would (``_mend``).
+A file may be cut, removed or damaged under the open tier. So it is looked at before every call, and pages that
+go meanwhile are zeros (``kvtier.tiers.mapguard``). What is found wrong makes the tier unavailable, and the next
+call opens the directory anew, as a restart would (``_mend``).
 """
 
 from __future__ import annotations
@@ -356,10 +356,10 @@ class LMDBTier:
             TierUnavailableError: That is so.
         """
         damaged = [error for error in ends.values() if error is not None]
-        if any(error.kind == "unreadable" for error in damaged):
+        if damaged:
             volume.env.check_whole()
-            if not volume.slabs.answers():
-                raise TierUnavailableError(self.name, "the disk answers no read")
+        if any(error.kind == "unreadable" for error in damaged) and not volume.slabs.answers():
+            raise TierUnavailableError(self.name, "the disk answers no read")
         for error in damaged:
             volume.suspect(BlockHash(error.key), error.reason)
         return end_of(ends)

@@ -34,6 +34,7 @@ from kvtier.tiers.about import DATABASES, About, UnfitError, of_another_release
 from kvtier.tiers.directory import Directory
 from kvtier.tiers.journal import BOOKS, Books, Commit
 from kvtier.tiers.layout import Layout
+from kvtier.tiers.mapguard import MapGuard
 from kvtier.tiers.structure import structural_problem
 
 log = logging.getLogger("kvtier")
@@ -74,6 +75,9 @@ class Environment:
         SpecMismatchError: It holds blocks of another size.
         TierUnavailableError: LMDB cannot open it.
     """
+
+    guard: MapGuard
+    """Of the maps of the data file; who makes another has it watched too."""
 
     index: Any
     slabs: Any
@@ -182,23 +186,25 @@ class Environment:
                 slower for what is small.
 
         Raises:
-            TierUnavailableError: The file is not whole any more.
+            TierUnavailableError: The file is not whole any more, now or when the transaction ends.
         """
         with self.held_open(), self._asking(), self._env.begin(buffers=buffers) as txn:
-            self.check_whole()  # here, right before the map is touched: to begin may have taken long
+            self.check_whole()
             yield txn
+            if self.guard.hit:  # meanwhile, so that zeros were read
+                self.check_whole()
 
     def lost(self) -> str | None:
-        """Why a look at the memory map would end the process: pages of it are gone."""
+        """Why nothing that the memory map shows is worth anything: pages of it are gone."""
         state = self.directory.state()
         if state.st_nlink == 0:
             return f"{self.data} was removed while it was open"
         if state.st_size < self._whole_bytes:
             return f"{self.data} was cut to {state.st_size} bytes while it was open"
-        return None
+        return f"a page of {self.data} could not be read" if self.guard.hit else None
 
     def check_whole(self) -> None:
-        """Raise TierUnavailableError if the map may not be touched any more, pages of it being gone."""
+        """Raise TierUnavailableError if pages of the map are gone."""
         lost = self.lost()
         if lost is not None:
             raise TierUnavailableError(self.name, lost)
@@ -257,6 +263,7 @@ class Environment:
             self.check_whole()
             commit = Commit(self, txn)
             yield commit
+            self.check_whole()  # or what was made of zeros would be kept
             commit.finish()
 
     def sync(self) -> None:
@@ -277,7 +284,7 @@ class Environment:
                 return
             self._closed = True
             self._state.wait_for(lambda: self._readers == 0)
-            self._env.close()
+            self._close_lmdb()
             self.directory.leave()
 
     @contextmanager
@@ -300,17 +307,19 @@ class Environment:
                     self.directory.claim(about.marker())
         else:
             self.directory.check_joinable()
-        self._env = self._open_lmdb(_map_bytes(self.capacity_blocks, about.layout))
+        self._env = self._open_lmdb(about.layout.map_bytes(self.capacity_blocks))
+        self.guard = MapGuard()
+        self.guard.watch_maps_of(self.data)
         try:
             self._set_up(about)
         except UnfitError as exc:
-            self._env.close()
+            self._close_lmdb()
             if again or not self.alone or not about.is_in(self.directory.marker()):
                 raise exc.error from exc
             self.directory.set_aside(str(exc.error))
             self._open(about, again=True)
         except BaseException:
-            self._env.close()
+            self._close_lmdb()
             raise
 
     def _set_up(self, about: About) -> None:
@@ -363,6 +372,10 @@ class Environment:
         except OSError as exc:
             raise TierUnavailableError(self.name, f"cannot open {self.data}: {exc}") from exc
 
+    def _close_lmdb(self) -> None:
+        self.guard.release()  # before the addresses may be another's
+        self._env.close()
+
     def _stretch(self) -> None:
         """Give the file the length of its map; what was never written stays a hole and takes no space.
 
@@ -385,13 +398,3 @@ class Environment:
         if self.alone and held.capacity_blocks != self.capacity_blocks:
             with suppress(TierError), self.writing(), self.change() as commit:  # a disk that refuses can still be read
                 commit.announce(self.capacity_blocks)
-
-
-def _map_bytes(num_blocks: int, layout: Layout) -> int:
-    """Size of the map: address space, not disk.
-
-    Whole slabs for the blocks; for their index entries several times what a half-full B-tree takes,
-    because pages freed in one commit can be reused only after the commits that may still be read.
-    """
-    slabs = -(-num_blocks // layout.slab_slots)
-    return slabs * layout.slab_bytes + 2048 * num_blocks + (64 << 20)

@@ -47,19 +47,18 @@ class Source:
         return any(view is None for view in self._views)
 
     def piece(self, record: int, start: int, stop: int, buffer: Bytes) -> Bytes | None:
-        """Bytes ``start`` to ``stop`` of a record, where they are or in the buffer; None if they cannot be read."""
-        view = self._views[record]
+        """Bytes ``start`` to ``stop`` of a record in the buffer; None if they cannot be read.
+
+        Those that the map shows are copied as well: others can write to them, or cut them off, at any instant.
+        """
+        piece, view = buffer[: stop - start], self._views[record]
         if view is not None:
-            return view[start:stop]
-        piece = buffer[: stop - start]
+            np.copyto(piece, view[start:stop])
+            return piece
         try:
             return piece if os.preadv(self._file, [piece.data], self._places[record] + start) == len(piece) else None
         except OSError:
             return None
-
-    def reaches(self, record: int, stop: int) -> bool:
-        """Whether that much of a record seen through the map is still in the file: else a look ends the process."""
-        return self._views[record] is None or os.fstat(self._file).st_size >= self._places[record] + stop
 
 
 class LayeredRead:
@@ -130,7 +129,7 @@ class LayeredRead:
             self._state.wait_for(lambda: self._next[record] >= number)  # beyond it where later ones were not wanted
         if not self._wanted(record):
             return
-        if piece is None or not self._source.reaches(record, stop):
+        if piece is None:
             raise CorruptBlockError(self._keys[record], "its record cannot be read", "unreadable")
         self._check(record, piece, first=not number, last=number == len(self._parts) - 1)
         target = block[layers]

@@ -1,7 +1,8 @@
-"""Reading whole records from their places in the data file into CPU buffers, each verified first.
+"""Reading whole records from their places in the data file into CPU buffers, each verified.
 
 Records in the page cache are copied from the map, others are read directly as one queue of small
-requests; see ``kvtier.tiers.requests``.
+requests; see ``kvtier.tiers.requests``. What is verified is memory of our own: the buffer that a record was read
+into, or the copy of what the map showed, for the file can be written to, or cut, by others at any instant.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from kvtier.errors import CorruptBlockError
-from kvtier.format import Bytes, verify
+from kvtier.format import Bytes, Verifier, verify
 from kvtier.hashing import BlockHash, Label
 from kvtier.tiers.copying import Striper, worthwhile
 from kvtier.tiers.requests import Job, Reading, turns_of
@@ -69,9 +70,6 @@ class Records:
                 i, at = turns[turn]
                 if i > min(ends, default=len(jobs)):
                     return
-                if not isinstance(jobs[i], Reading) and not self._slabs.reaches(places[i]):
-                    ends[i] = CorruptBlockError(keys[i], _UNREADABLE, "unreadable")
-                    continue
                 try:
                     self._advance(jobs[i], at, keys[i], out[i], None if labels is None else labels[i])
                 except CorruptBlockError as exc:
@@ -91,9 +89,7 @@ class Records:
         Raises:
             CorruptBlockError: It is not.
         """
-        header = verify(record, key, header=self.header, block_bytes=self.block_bytes)
-        if label is not None and header.label != label:
-            raise CorruptBlockError(key, "the stored token ids are not those of the prompt", "tokens")
+        _compare(key, verify(record, key, header=self.header, block_bytes=self.block_bytes).label, label)
 
     def _lanes(self, jobs: Sequence[Job]) -> int:
         """Threads to read with: the disk wants a queue, memory as many as there are cores."""
@@ -104,7 +100,7 @@ class Records:
     def _advance(self, job: Job, at: int, key: BlockHash, out: torch.Tensor, label: Label | None) -> None:
         """One turn of a record's reading; the last one verifies it and copies the payload out."""
         if not isinstance(job, Reading):
-            self._copy_out(key, job, out, label)
+            self._copy_seen(key, job, out, label)
         elif self._slabs.carry_out(job, at):
             try:
                 record = job.record()
@@ -117,3 +113,20 @@ class Records:
     def _copy_out(self, key: BlockHash, record: Bytes, out: torch.Tensor, label: Label | None) -> None:
         self.check(record, key, label)
         np.copyto(out.numpy(), record[self.header :].reshape(out.shape))
+
+    def _copy_seen(self, key: BlockHash, record: Bytes, out: torch.Tensor, label: Label | None) -> None:
+        """The payload of a record that the map shows; the copy is what is proven."""
+        target = out.numpy()
+        if not target.flags.c_contiguous:
+            self._copy_out(key, record.copy(), out, label)
+            return
+        check = Verifier(record[: self.header].copy(), key, header=self.header, block_bytes=self.block_bytes)
+        np.copyto(target, record[self.header :].reshape(target.shape))
+        check.add(target.reshape(-1))
+        check.finish()
+        _compare(key, check.named.label, label)
+
+
+def _compare(key: BlockHash, found: Label, expected: Label | None) -> None:
+    if expected is not None and found != expected:
+        raise CorruptBlockError(key, "the stored token ids are not those of the prompt", "tokens")

@@ -74,6 +74,8 @@ class Slabs:
         self._files = [self._plain]
         self._direct: int | None = None
         self._seen: Bytes = np.empty(0, np.uint8)
+        self._base = 0
+        """Where the map of the whole file begins."""
         try:
             if not keep_cached and (direct := _open_direct(env)) is not None:
                 self._direct = direct
@@ -82,6 +84,7 @@ class Slabs:
             data.madvise(mmap.MADV_RANDOM)
             self._seen = np.frombuffer(data, np.uint8)
             self._base = int(self._seen.ctypes.data)
+            env.guard.watch(self._base, len(self._seen))
             with env.reading() as txn:
                 self.follow(txn)
         except BaseException:
@@ -208,10 +211,6 @@ class Slabs:
             return None
         return self._seen[place:end] if answer.value & 1 else None
 
-    def reaches(self, place: int) -> bool:
-        """Whether the file still holds a record: a look through the map at one that was cut off ends the process."""
-        return os.fstat(self._plain).st_size >= place + self._record_bytes
-
     def job(self, place: int) -> Job:
         """A record in memory, or what it takes to read it from the file: as many requests as it has."""
         seen = self.view(place)
@@ -225,6 +224,7 @@ class Slabs:
         """Close the file; a second close does nothing. The map goes with the last view of it."""
         while self._files:
             os.close(self._files.pop())
+        self._env.guard.release(self._base)
         self._seen = np.empty(0, np.uint8)
 
     def _search(self, number: int, token: bytes) -> int | None:

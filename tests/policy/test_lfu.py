@@ -103,3 +103,12 @@ def test_no_bucket_is_kept_for_a_number_of_uses_that_nobody_has():
     policy.remove(names(2))
 
     assert len(policy._buckets) <= 3
+
+
+def test_no_bucket_is_kept_whose_last_block_has_left():
+    policy = LFU()
+    policy.insert(names(1, 2))
+    policy.touch(names(1))
+
+    assert sweep_all(policy) == names(2, 1)
+    assert not policy._buckets

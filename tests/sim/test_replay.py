@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 
 import pytest
 from forests import best_hits, random_prompts
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sim.traces import watched
 
@@ -359,6 +359,8 @@ def test_the_counters_balance(setup, seed):
 
 @pytest.mark.parametrize("policy", ONE_TIER)
 @given(seed=st.integers(0, 10_000), capacity=st.integers(2, 12))
+@example(seed=136, capacity=6)
+@example(seed=322, capacity=5)
 @settings(max_examples=30, deadline=None)
 def test_placing_runs_of_blocks_at_once_changes_nothing(policy, seed, capacity):
     """Some policies are told who has children: a block must have its first before room is made for the second."""

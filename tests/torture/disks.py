@@ -160,7 +160,7 @@ class _Life:
     def grow_out_of_map(self) -> None:
         """A map too small for the capacity: puts and evictions go on in what there is."""
         self._disk, self._ground.disk = FULL, FULL
-        with patch("kvtier.tiers.environment._map_bytes", lambda *_: _SMALL_MAP_PAGES * 4096):
+        with patch("kvtier.tiers.layout.Layout.map_bytes", lambda *_: _SMALL_MAP_PAGES * 4096):
             store = self._open()
             self._work(store, 60)
             if not any(state.startswith("degraded: ") and "map is full" in state for state in self._states):
