@@ -2713,7 +2713,6 @@ GROUPS: tuple[Group, ...] = (
             Mutant("guard.hit = True", "pass", "zeros are taken for what the file holds"),
             Mutant("_state.action is not None:", "False:", "a foreign fault never ends"),
             Mutant("if code <= 0:", "if code < 0:", "a signal that was sent is lost"),
-            Mutant("if code <= 0:", "if True:", "a fault is met twice"),
             Mutant("(*_state.watched, (start", "((start", "one map is watched at a time"),
             Mutant("each[2] is not self or", "", "to release one map releases another's"),
             Mutant("start not in {None, each[0]}", "False", "to release one map releases all"),

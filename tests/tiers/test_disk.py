@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -31,6 +31,7 @@ from tier_helpers import (
     whole,
 )
 
+from kvtier import format as format_module
 from kvtier.errors import CorruptBlockError, SpecMismatchError, TierFullError, TierUnavailableError
 from kvtier.format import PAGE_BYTES, Verifier, record_bytes
 from kvtier.hashing import Label, name_block
@@ -389,6 +390,42 @@ def test_a_record_that_is_written_over_while_it_is_read_is_delivered_whole_or_no
                 delivered = 0
         assert not delivered or torch.equal(out[0], payload(1))
         assert delivered or step != "finish", "it had been read"
+
+
+@pytest.mark.parametrize("read", [whole_read, read_by_layers, read_into_strides])
+def test_a_record_that_was_another_only_while_it_was_copied_is_not_delivered(path, read):
+    copy, copied = np.copyto, []
+
+    with closing(disk(path, page_cache="keep")) as tier:
+        part, out = put(tier, 1), [torch.zeros(BLOCK, dtype=torch.uint8)]
+        record = raw_get(tier, part.keys[0])
+
+        def copy_another(target, source):
+            copied.append(len(source))
+            if len(copied) == 1:
+                raw_put(tier, part.keys[0], record[:-BLOCK] + bytes(BLOCK))
+            copy(target, source)
+            raw_put(tier, part.keys[0], record)
+
+        with patch.object(np, "copyto", copy_another), suppress(CorruptBlockError):
+            assert read(tier, part, out) == 0 or torch.equal(out[0], payload(1))
+        assert copied
+
+
+def test_a_header_is_read_once(path, monkeypatch):
+    genuine = format_module.xxhash.xxh3_64
+
+    with closing(disk(path, page_cache="keep")) as tier:
+        part, out = put(tier, 1), [torch.zeros(BLOCK, dtype=torch.uint8)]
+        record = raw_get(tier, part.keys[0])
+
+        def write_over_it(*args):
+            raw_put(tier, part.keys[0], bytes(len(record) - BLOCK))
+            return genuine(*args)
+
+        monkeypatch.setattr(format_module.xxhash, "xxh3_64", write_over_it)
+        assert tier.read(part.keys, out, part.labels) == 1
+        assert torch.equal(out[0], payload(1))
 
 
 def test_close_waits_for_a_reader_that_is_looking_at_the_map(path, monkeypatch):
