@@ -366,6 +366,9 @@ def read_into_strides(tier, part, out):
             block.copy_(strided)
 
 
+LAYERED = 2 * PAGE_BYTES
+"""A block of two layers that can be read one by one."""
+
 STEPS = [(Slabs, "view"), (np, "copyto"), (Verifier, "__init__"), (Verifier, "add"), (Verifier, "finish")]
 
 
@@ -374,8 +377,8 @@ STEPS = [(Slabs, "view"), (np, "copyto"), (Verifier, "__init__"), (Verifier, "ad
 def test_a_record_that_is_written_over_while_it_is_read_is_delivered_whole_or_not_at_all(path, read, where, step):
     genuine = getattr(where, step)
 
-    with closing(disk(path, page_cache="keep")) as tier:
-        part, out = put(tier, 1), [torch.zeros(BLOCK, dtype=torch.uint8)]
+    with closing(disk(path, block_bytes=LAYERED, page_cache="keep")) as tier:
+        part, out = put(tier, 1), [torch.zeros(LAYERED, dtype=torch.uint8)]
         of_zeros = bytes(len(raw_get(tier, part.keys[0])))
 
         def then_write_over(*args, **kwargs):
@@ -388,7 +391,7 @@ def test_a_record_that_is_written_over_while_it_is_read_is_delivered_whole_or_no
                 delivered = read(tier, part, out)
             except CorruptBlockError:
                 delivered = 0
-        assert not delivered or torch.equal(out[0], payload(1))
+        assert not delivered or torch.equal(out[0], payload(1, LAYERED))
         assert delivered or step != "finish", "it had been read"
 
 
@@ -396,19 +399,19 @@ def test_a_record_that_is_written_over_while_it_is_read_is_delivered_whole_or_no
 def test_a_record_that_was_another_only_while_it_was_copied_is_not_delivered(path, read):
     copy, copied = np.copyto, []
 
-    with closing(disk(path, page_cache="keep")) as tier:
-        part, out = put(tier, 1), [torch.zeros(BLOCK, dtype=torch.uint8)]
+    with closing(disk(path, block_bytes=LAYERED, page_cache="keep")) as tier:
+        part, out = put(tier, 1), [torch.zeros(LAYERED, dtype=torch.uint8)]
         record = raw_get(tier, part.keys[0])
 
         def copy_another(target, source):
             copied.append(len(source))
             if len(copied) == 1:
-                raw_put(tier, part.keys[0], record[:-BLOCK] + bytes(BLOCK))
+                raw_put(tier, part.keys[0], record[:-LAYERED] + bytes(LAYERED))
             copy(target, source)
             raw_put(tier, part.keys[0], record)
 
         with patch.object(np, "copyto", copy_another), suppress(CorruptBlockError):
-            assert read(tier, part, out) == 0 or torch.equal(out[0], payload(1))
+            assert read(tier, part, out) == 0 or torch.equal(out[0], payload(1, LAYERED))
         assert copied
 
 

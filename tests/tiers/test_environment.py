@@ -529,3 +529,16 @@ def test_without_mounts_to_look_at_a_directory_is_taken(path, monkeypatch):
     monkeypatch.setattr("kvtier.tiers.directory.file_system_of", lambda _: "")
 
     disk(path).close()
+
+
+def test_the_oldest_reader_is_the_one_with_the_oldest_snapshot(path):
+    with closing(disk(path)) as tier:
+        env = tier._volume.env
+        put(tier, 1)
+        with env.reading():
+            oldest = env.last_commit
+            put(tier, 1, 2)
+            with env.reading():
+                assert env.last_commit > oldest
+                assert env.oldest_reader() == oldest
+        assert env.oldest_reader() > env.last_commit
