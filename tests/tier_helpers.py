@@ -97,6 +97,6 @@ def python(*args, **options):
 
 def run_python(code, *args):
     """What the code printed; its exit status must be 0."""
-    done = subprocess.run(**python("-c", code, *args, stderr=subprocess.PIPE), check=False)
+    done = subprocess.run(**python("-c", code, *args, stderr=subprocess.PIPE), check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -35,7 +35,7 @@ guard = MapGuard()
 
 def died(code, *args):
     """The signal that ended a process, and what it said."""
-    done = subprocess.run(**python("-c", MAPS + code, *args, stderr=subprocess.PIPE), check=False)
+    done = subprocess.run(**python("-c", MAPS + code, *args, stderr=subprocess.PIPE), check=False, timeout=120)
     assert done.returncode < 0, done.stdout
     return signal.Signals(-done.returncode), done.stderr
 
