@@ -104,7 +104,7 @@ class Header(NamedTuple):
     label: Label
 
 
-def verify(record: Bytes, key: BlockHash, *, header: int, block_bytes: int) -> Header:
+def verify(record: Bytes, key: BlockHash, *, header: int, block_bytes: int, payload: Bytes | None = None) -> Header:
     """Prove that a stored record is the block asked for, whole and unchanged.
 
     Args:
@@ -112,13 +112,17 @@ def verify(record: Bytes, key: BlockHash, *, header: int, block_bytes: int) -> H
         key: The name it was stored under.
         header: The header's length, from ``header_bytes``.
         block_bytes: Payload length that the caller expects.
+        payload: The payload, if it lies elsewhere and ``record`` is the header alone.
 
     Raises:
         CorruptBlockError: The first check that failed, with got and expected.
     """
-    if len(record) != header + block_bytes:
-        raise CorruptBlockError(key, f"record has {len(record)} bytes, expected {header + block_bytes}", "length")
+    length = len(record) + (0 if payload is None else len(payload))
+    if length != header + block_bytes:
+        raise CorruptBlockError(key, f"record has {length} bytes, expected {header + block_bytes}", "length")
     check = Verifier(record, key, header=header, block_bytes=block_bytes)
+    if payload is not None:
+        check.add(payload)
     check.finish()
     return check.named
 

@@ -1394,12 +1394,11 @@ GROUPS: tuple[Group, ...] = (
         tests=("tests/tiers/test_disk.py",),
         mutants=(
             Mutant("if record is None:", "if False:", "an unreadable record is an error kvtier does not know"),
-            Mutant("found != expected", "False", "another prompt's block is served"),
-            Mutant("check.finish()", "pass", "a record in the page cache is never verified"),
-            Mutant("_compare(key, check.named.label, label)", "pass", "so is one in the page cache"),
+            Mutant("header.label != label", "False", "another prompt's block is served"),
             Mutant(
-                "check.add(target.reshape(-1))", "check.add(record[self.header :])", "what is verified is not the copy"
+                "self.check(header, key, label, target.reshape(-1))", "pass", "a record in the page cache is believed"
             ),
+            Mutant("label, target.reshape(-1))", "label, record[self.header :])", "what is verified is not the copy"),
             Mutant("record[: self.header].copy()", "record[: self.header]", "a header changes after it was read"),
             Mutant(
                 "self._copy_out(key, record.copy(), out, label)", "self._copy_out(key, record, out, label)", "strides"

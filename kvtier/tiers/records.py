@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from kvtier.errors import CorruptBlockError
-from kvtier.format import Bytes, Verifier, verify
+from kvtier.format import Bytes, verify
 from kvtier.hashing import BlockHash, Label
 from kvtier.tiers.copying import Striper, worthwhile
 from kvtier.tiers.requests import Job, Reading, turns_of
@@ -83,13 +83,21 @@ class Records:
                     self._slabs.buffers.reclaim(job)
         return ends
 
-    def check(self, record: Bytes, key: BlockHash, label: Label | None) -> None:
+    def check(self, record: Bytes, key: BlockHash, label: Label | None, payload: Bytes | None = None) -> None:
         """Prove that a record is the block asked for, whole and unchanged.
+
+        Args:
+            record: See ``verify``, as ``payload``.
+            key: Its name.
+            label: What the name was made from; None compares nothing with that.
+            payload: None if the record has it.
 
         Raises:
             CorruptBlockError: It is not.
         """
-        _compare(key, verify(record, key, header=self.header, block_bytes=self.block_bytes).label, label)
+        header = verify(record, key, header=self.header, block_bytes=self.block_bytes, payload=payload)
+        if label is not None and header.label != label:
+            raise CorruptBlockError(key, "the stored token ids are not those of the prompt", "tokens")
 
     def _lanes(self, jobs: Sequence[Job]) -> int:
         """Threads to read with: the disk wants a queue, memory as many as there are cores."""
@@ -120,13 +128,6 @@ class Records:
         if not target.flags.c_contiguous:
             self._copy_out(key, record.copy(), out, label)
             return
-        check = Verifier(record[: self.header].copy(), key, header=self.header, block_bytes=self.block_bytes)
+        header = record[: self.header].copy()
         np.copyto(target, record[self.header :].reshape(target.shape))
-        check.add(target.reshape(-1))
-        check.finish()
-        _compare(key, check.named.label, label)
-
-
-def _compare(key: BlockHash, found: Label, expected: Label | None) -> None:
-    if expected is not None and found != expected:
-        raise CorruptBlockError(key, "the stored token ids are not those of the prompt", "tokens")
+        self.check(header, key, label, target.reshape(-1))
