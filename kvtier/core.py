@@ -179,7 +179,7 @@ class Core:
             room = news.room_blocks - (0 if tier else self._set_aside_blocks)
             self.placement.resize(tier, max(0, room))
             if news.listing is not None:
-                moves = self.placement.reconcile(tier, news.listing, moved=self._moved)
+                moves = self.placement.reconcile(tier, news.listing, moved=self._moved, anew=news.anew)
             else:
                 moves = self.placement.vanish(tier, news.dropped)
                 self.placement.discover(tier, news.added)

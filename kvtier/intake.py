@@ -93,18 +93,34 @@ class Intake:
                 self._heard[tier, key] = False
         return follow
 
-    def reconcile(self, tier: int, listing: Listing, moved: Collection[BlockHash]) -> list[Move]:
+    def reconcile(self, tier: int, listing: Listing, moved: Collection[BlockHash], *, anew: bool = False) -> list[Move]:
         """See ``Placement.reconcile``. Of a block on its way into the tier or out of it the report is to come."""
         held = {node.key for node in self._index.awake() if node.tiers >> tier & 1}
         resting = self._index.resting
         if resting is not None and resting.tier == tier:
             held.update(resting.listing.name(row) for row in resting.rows())
         held.update(self._books.strangers.of(tier))
-        follow = self.vanish(tier, [key for key in held if listing.find(key) < 0 and key not in moved])
+        gone = [key for key in held if listing.find(key) < 0]
+        # First, or what hangs on a block that vanishes would be another process's from then on.
+        follow = self._doubt(tier, listing, [key for key in gone if key in moved]) if anew else []
+        follow += self.vanish(tier, [key for key in gone if key not in moved])
         known = held | set(moved)
         self.discover(
             tier, [(key, label) for key, label in listing if key not in known and not self._is_changing(key, tier)]
         )
+        return follow
+
+    def _doubt(self, tier: int, listing: Listing, moved: Iterable[BlockHash]) -> list[Move]:
+        """Drop what was brought to a tier, or is on its way there, perhaps into a file that is the tier's no more."""
+        follow: list[Move] = []
+        for key in moved:
+            node = self._index.get(key)
+            if node is not None and node.tiers >> tier & 1:
+                self._books.doom(node, tier)
+                follow += self._books.resolve(node)
+        for node in self._index.nodes.values():
+            if node.changing >> tier & 1 and listing.find(node.key) < 0:
+                self._heard[tier, node.key] = False
         return follow
 
     def _is_changing(self, key: BlockHash, tier: int) -> bool:

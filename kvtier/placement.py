@@ -343,15 +343,18 @@ class Placement:
         """Another process has removed blocks from a tier; returns drops for what became unreachable."""
         return self._intake.vanish(tier, keys)
 
-    def reconcile(self, tier: int, listing: Listing, *, moved: Collection[BlockHash] = ()) -> list[Move]:
+    def reconcile(
+        self, tier: int, listing: Listing, *, moved: Collection[BlockHash] = (), anew: bool = False
+    ) -> list[Move]:
         """Make up for changes of a tier that nobody has told of; returns drops for what became unreachable.
 
         Args:
             tier: Its number.
             listing: Everything it held a moment ago.
             moved: Blocks whose moves have ended since, so that their reports are newer than the listing.
+            anew: See ``News``.
         """
-        return self._intake.reconcile(tier, listing, moved)
+        return self._intake.reconcile(tier, listing, moved, anew=anew)
 
     def resize(self, tier: int, capacity_blocks: int) -> None:
         """A tier can hold more or fewer blocks than before; fewer takes effect as room is made."""

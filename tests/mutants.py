@@ -2141,6 +2141,11 @@ GROUPS: tuple[Group, ...] = (
             "tests/test_intake_machine.py",
         ),
         mutants=(
+            Mutant("if anew else []", "if False else []", "what went with the old file is believed"),
+            Mutant("if key in moved]) if anew", "]) if anew", "all that is gone is dropped once more"),
+            Mutant("node.changing >> tier & 1 and listing", "listing", "what is heard of a block elsewhere stays"),
+            Mutant("and listing.find(node.key) < 0:", "and True:", "what lies in the new file is dropped"),
+            Mutant("self._heard[tier, node.key] = False", "pass", "a late report is believed"),
             Mutant(
                 "in sorted(listed, key=lambda entry: entry[1].depth):",
                 "in listed:",
@@ -2204,7 +2209,7 @@ GROUPS: tuple[Group, ...] = (
                 "a block asleep outlives its record",
             ),
             Mutant("held.update(self._books.strangers.of(tier))", "pass", "a stranger outlives its record"),
-            Mutant("and key not in moved]", "]", "a listing older than a report takes the block away"),
+            Mutant("if key not in moved])", "])", "a listing older than a report takes the block away"),
             Mutant("and not self._is_changing(key, tier)", "", "a block on its way is heard of twice"),
             Mutant(
                 "for key, label in listing if key not in known",
@@ -2671,9 +2676,14 @@ GROUPS: tuple[Group, ...] = (
                 "a broken tier is used",
             ),
             Mutant(
-                "self._told.everything = False\n            log", "log", "the store believes in what the old file held"
+                "self._told.everything, self._told.anew = False, True",
+                "pass",
+                "the store believes in what the old file held",
             ),
             Mutant("self._told.everything = False  # what", "pass  # what", "what could not be deleted is forgotten"),
+            Mutant("self._told.anew = False, True", "self._told.anew = False, False", "late writes are believed"),
+            Mutant("False, told.anew or anew", "False, told.anew", "that the file is another one is forgotten"),
+            Mutant("anew, told.anew = told.anew, False", "anew = told.anew", "the file is another one for ever"),
             Mutant(
                 "for namespace in self._known:", "for namespace in ():", "a new file does not say whose its blocks are"
             ),

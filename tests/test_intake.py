@@ -375,6 +375,69 @@ def test_what_memory_holds_outlives_a_disk_that_has_lost_everything():
     assert (tiers(placement, "ab"), used(placement)) == ([0, 0], [2, 0])
 
 
+# Opened anew
+
+
+def test_a_write_that_is_reported_after_the_file_is_another_one_is_not_believed():
+    placement = shared()
+    put(placement, "a")
+    down = placement.plan_copy_down(keys("a"))
+    assert placement.reconcile(1, listing(), anew=True) == []
+
+    follow = placement.commit(down)
+    assert show(follow) == ["a:1>-"]
+    carry_out(placement, follow)
+    assert (tiers(placement, "a"), used(placement)) == ([0], [1, 0])
+
+
+def test_a_write_into_the_new_file_is_believed():
+    placement = shared()
+    put(placement, "a")
+    down = placement.plan_copy_down(keys("a"))
+    placement.reconcile(1, listing("a"), anew=True)
+    carry_out(placement, down)
+
+    assert used(placement) == [1, 1]
+
+
+def test_a_write_that_was_reported_while_another_file_was_listed_is_not_believed():
+    placement = shared()
+    put(placement, "ab")
+    carry_out(placement, placement.plan_copy_down(keys("ab")))
+
+    follow = placement.reconcile(1, listing("a"), moved=set(keys("ab")), anew=True)
+    assert show(follow) == ["ab:1>-"]
+    carry_out(placement, follow)
+    assert (tiers(placement, "ab"), used(placement)) == ([0, 0], [2, 1])
+
+
+def test_nobody_else_has_what_hung_on_a_block_that_went_with_the_old_file():
+    placement = shared()
+    put(placement, "ab", dst=1)
+
+    carry_out(placement, placement.reconcile(1, listing(), moved={key("ab")}, anew=True))
+    assert (tiers(placement, "a"), used(placement)) == ([], [0, 0])
+
+
+def test_what_memory_holds_and_brings_is_written_to_the_new_file_as_ever():
+    placement = shared()
+    put(placement, "a")
+    new = placement.plan_write(chain("b"))
+    placement.reconcile(1, listing(), anew=True)
+    carry_out(placement, new)
+    carry_out(placement, placement.plan_copy_down())
+
+    assert used(placement) == [2, 2]
+
+
+def test_what_lay_in_the_old_file_is_not_deleted_from_the_new_one():
+    placement = shared()
+    put(placement, "ab", dst=1)
+
+    assert placement.reconcile(1, listing(), anew=True) == []
+    assert used(placement) == [0, 0]
+
+
 # Restored
 
 

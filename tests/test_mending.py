@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import threading
 from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
 from store_helpers import check, fetch, make, save, saved, settle, tokens, used, where
+
+from kvtier.tiers.disk import LMDBTier
 
 
 @pytest.fixture
@@ -48,6 +51,30 @@ def test_a_disk_taken_from_under_a_store_is_a_miss_and_then_works_again(store, p
     save(store, "pqr")
     store.flush()
     assert fetch(store, "pqr").num_blocks == 3
+    check(store)
+
+
+def test_a_write_reported_after_its_file_was_taken_away_is_not_believed(store, path, monkeypatch):
+    written, go_on, write = threading.Event(), threading.Event(), LMDBTier.write
+
+    def write_and_wait(*args):
+        write(*args)
+        written.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(LMDBTier, "write", write_and_wait)
+    flusher = threading.Thread(target=store.flush)
+    flusher.start()
+    assert written.wait(60)
+    remove(path)
+    for _ in range(2):  # the first one finds it gone, the second opens it anew
+        assert fetch(store, "xyz").num_blocks == 0
+    go_on.set()
+    flusher.join()
+
+    check(store)
+    assert (state(store), used(store)) == ("ok", {"host": 3, "disk": 0})
+    assert store.flush().num_blocks == 3
     check(store)
 
 

@@ -182,6 +182,9 @@ class News(NamedTuple):
     room_blocks: int
     """Blocks the tier can hold at present, its capacity at most."""
 
+    anew: bool = False
+    """The listing is that of another file than before, so that a write which is reported now may lie in the old one."""
+
 
 @runtime_checkable
 class SharedTier(Tier, Protocol):

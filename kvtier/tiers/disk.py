@@ -229,17 +229,18 @@ class LMDBTier:
                 return None
             found = listing = None
             everything, told.everything = told.everything, True  # first: a call that fails meanwhile has a say
+            anew, told.anew = told.anew, False
             try:
                 if everything:
                     told.commit, found = followed(volume.env, told.commit)
                 if found is None:
                     told.commit, listing = volume.env.books.commit, volume.listing()
             except BaseException:
-                told.everything = False
+                told.everything, told.anew = False, told.anew or anew
                 raise
             told.room_blocks, told.last_commit = room, last
         if found is None:
-            return News((), (), listing, room)
+            return News((), (), listing, room, anew)
         return News(found.added, found.dropped, None, room)
 
     def introduce(self, namespace: Namespace) -> list[Namespaced]:
@@ -329,7 +330,7 @@ class LMDBTier:
                     self._volume.env.introduce(namespace.root, namespace.record())
             except KVTierError as exc:
                 raise TierUnavailableError(self.name, f"{self._broken}; opening it anew failed: {exc}") from exc
-            self._told.everything = False
+            self._told.everything, self._told.anew = False, True
             log.warning("%s: opened anew after: %s", self.name, self._broken)
             self._broken = None
 
@@ -372,6 +373,8 @@ class _Told:
         self.lock = threading.Lock()
         self.everything = True
         """Nothing has happened that only a look at the whole index could tell."""
+        self.anew = False
+        """The file is another one than the store knows of."""
         self.commit = 0
         self.last_commit = -1
         self.room_blocks = 0

@@ -517,8 +517,23 @@ def test_after_a_tier_was_opened_anew_the_store_is_told_what_is_there(tier, path
     put(tier, 3)
 
     news = tier.news()
-    assert [key for key, _ in news.listing] == names(3)
+    assert ([key for key, _ in news.listing], news.anew) == (names(3), True)
     assert tier.news() is None
+
+
+def test_a_file_opened_anew_is_told_of_once_also_where_telling_failed_at_first(tier, path, monkeypatch):
+    put(tier, 1)
+    shutil.rmtree(path)
+    refused(tier, "was removed")
+    put(tier, 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(tier._volume, "listing", lambda: (_ for _ in ()).throw(TierUnavailableError("nvme", "no")))
+        with pytest.raises(TierUnavailableError):
+            tier.news()
+
+    assert tier.news().anew
+    tier._told.everything = False
+    assert not tier.news().anew
 
 
 def test_a_namespace_is_noted_again_where_a_tier_was_opened_anew(tier, path):
