@@ -184,7 +184,7 @@ class PrefixIndex:
         tiers: list[int] = []
         stopped_by = None
         resting, readable = self.resting, self.readable
-        for key, node in zip(keys, map(self.nodes.get, keys)):  # noqa: B905 (one for each)
+        for key, node in zip(keys, map(self.nodes.get, keys), strict=True):
             if node is not None and not node.dead:
                 held = node.tiers
             elif node is None and resting is not None and resting.find(key) >= 0:

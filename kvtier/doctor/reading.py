@@ -318,7 +318,11 @@ def _opened(directory: Path, *, readonly: bool, lock: bool) -> Iterator[Any]:
         guard.release()
         env.close()
     if guard.hit:
-        raise TierUnavailableError("doctor", f"{data}: a page could not be read")
+        raise TierUnavailableError(
+            "doctor",
+            f"{data}: a page could not be read, so what was found is worth nothing; if nobody has cut the file "
+            "meanwhile, the drive fails: copy what can be read of it and look at the copy",
+        )
 
 
 def _databases(env: Any, data: Path) -> dict[str, Any]:

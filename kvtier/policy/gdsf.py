@@ -86,9 +86,9 @@ class GDSF:
 
     def evict(self, evictable: Evictable) -> Generator[BlockHash]:
         """See ``EvictionPolicy.evict``. O(log n) a name."""
-        refused: list[tuple[float, int, BlockHash]] = []
+        heap, refused = self._heap, list[tuple[float, int, BlockHash]]()
         try:
-            while heap := self._heap:
+            while heap:
                 worth, turn, key = heap[0]
                 standing = self._held.get(key)
                 if standing is None or standing.turn != turn:
@@ -104,7 +104,7 @@ class GDSF:
                     refused.append(heapq.heappop(heap))
         finally:
             for entry in refused:
-                heapq.heappush(self._heap, entry)
+                heapq.heappush(heap, entry)
 
     def __len__(self) -> int:
         return len(self._held)

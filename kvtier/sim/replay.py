@@ -55,7 +55,7 @@ def needs_future(settings: Settings) -> bool:
 def rare_collections() -> Iterator[None]:
     """Let the garbage collector of this process run rarely meanwhile.
 
-    A replay makes and drops objects by the million and leaves no cycles; to look for some takes a fifth of its
+    A replay makes and drops objects by the million and leaves no cycles; to look for some takes a good part of its
     time. For one replay at a time, and where nothing else in the process relies on collections.
     """
     before = gc.get_threshold()

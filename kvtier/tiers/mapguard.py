@@ -30,6 +30,7 @@ from pathlib import Path
 SUPPORTED = sys.platform == "linux" and sys.maxsize > 2**32 and platform.machine() in {"x86_64", "aarch64"}
 """Whether the layout of what a handler is given is known."""
 
+_MAPS = Path("/proc/self/maps")
 _MAP_FIXED = 0x10
 _SA_SIGINFO = 4
 _BUS_ADRERR = 2
@@ -37,7 +38,9 @@ _CODE_OFFSET, _ADDRESS_OFFSET = 8, 16
 """In ``siginfo_t``."""
 
 _LIBC = ctypes.CDLL(None)
-_Handler = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
+
 _lock = threading.Lock()
 
 
@@ -68,11 +71,11 @@ class MapGuard:
             _state.watched = (*_state.watched, (start, start + num_bytes, self))
 
     def watch_maps_of(self, path: Path) -> None:
-        """Watch every map that this process has of a file now."""
-        if not SUPPORTED:
+        """Watch every map that this process has of a file now; none where there is no ``/proc`` to find them in."""
+        if not SUPPORTED or not _MAPS.exists():
             return
         name = os.fsencode(path.resolve())
-        for line in Path("/proc/self/maps").read_bytes().splitlines():
+        for line in _MAPS.read_bytes().splitlines():
             addresses, _, _, _, _, *names = line.split(maxsplit=5)
             if names == [name]:
                 start, stop = (int(text, 16) for text in addresses.split(b"-"))
@@ -103,8 +106,6 @@ def _installed() -> None:
     """See to it that the handler is in place; the caller holds the lock."""
     if _state.action is not None:
         return
-    _LIBC.mmap.restype = ctypes.c_void_p
-    _LIBC.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
     action = _Action(handler=ctypes.cast(_HANDLER, ctypes.c_void_p), flags=_SA_SIGINFO)
     if _LIBC.sigaction(signal.SIGBUS, ctypes.byref(action), ctypes.byref(_state.before)) == 0:
         _state.action = action
@@ -131,4 +132,4 @@ def _mended(address: int) -> bool:
     return False
 
 
-_HANDLER = _Handler(_on_bus_error)
+_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(_on_bus_error)

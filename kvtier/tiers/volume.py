@@ -244,7 +244,6 @@ class Volume:
                     return 0
                 taken, number = slots, commit.id
                 self._fill(taken, [(keys[i], blocks[i], labels[i]) for i in news])
-                self.env.check_whole()
                 for slot, i in zip(taken, news, strict=True):
                     commit.add(keys[i], slot, labels[i])
         except BaseException:
